@@ -1,0 +1,134 @@
+"""The nouns that the stages hand to each other: small frozen values. Imports nothing of ours.
+
+Rows: a product's row is its position in the catalogue. Rows are in ascending order of product id, so "ties by id" is
+"ties by row" everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+TIER_LEXICAL = "lexical"
+TIER_HYBRID = "hybrid"
+TIER_BROWSE = "browse"
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """One sort key: a numeric or keyword field of the catalogue; products without a value come last either way."""
+
+    field: str
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What a caller asks for, checked for shape at the edge; `filter` is the raw JSON value, typed against the
+    catalogue's schema by the searcher."""
+
+    query: str | None
+    k: int = 10
+    offset: int = 0
+    filter: Any = None
+    facets: tuple[str, ...] = ()
+    sort: tuple[Sort, ...] = ()
+    profile: str = "default"
+    timeout_ms: float = 1000.0
+    explain: bool = False
+    fields: tuple[str, ...] | None = None
+    collection: str = "default"
+    prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreCandidate:
+    """A product to score: by catalogue id, or by its text. Exactly one is given."""
+
+    id: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreItem:
+    """One query and the candidates to score for it."""
+
+    query: str
+    candidates: tuple[RescoreCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Wall time of one stage, in milliseconds."""
+
+    stage: str
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """A finished search. `tail` is the JSON object's members after `request_id`, `took_ms` and `cached`, up to and
+    including the closing brace: it is the same bytes whether computed now or read from a cache."""
+
+    tail: bytes
+    version: str
+    tier: str
+    cached: bool
+    degraded: tuple[str, ...]
+    timings: tuple[Timing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreResult:
+    """Score of one candidate, or why it has none. `missing_fields` names the fields a candidate given as text lacks."""
+
+    index: int
+    score: float | None = None
+    error: str | None = None
+    missing_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreAnswer:
+    """Results of one RescoreItem, in the candidates' order."""
+
+    version: str
+    tier: str
+    results: tuple[RescoreResult, ...]
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One catalogue row as the reader gives it: an id and its fields by name (after the mapping)."""
+
+    id: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, name: str) -> str:
+        """The field as plain text; lists and attribute maps are joined; an absent field is the empty string."""
+        return _plain(self.fields.get(name))
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return " ".join(f"{key.replace('_', ' ')} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, Sequence):
+        return " ".join(_plain(item) for item in value)
+    if isinstance(value, bool):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
