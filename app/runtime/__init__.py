@@ -1,0 +1,1 @@
+"""What keeps the service fast and alive: ONNX sessions, the queue and its workers, deadlines. Knows nothing of search."""

@@ -1,0 +1,117 @@
+"""One ONNX model, run on the CPU or on CUDA; the only place that knows ONNX Runtime.
+
+On a CPU every text runs alone: dynamic int8 quantises activations per tensor, so a vector would otherwise depend on
+its batch mates (cosine 0.98 to 0.99 between alone and in a batch of 16), and a batch brings almost no speed there. One
+intra-op thread a session call: with int8 a second thread makes one query slower, and the second core serves another
+query meanwhile. On a GPU texts are padded to a fixed grid of shapes, because every new shape is slow once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from app.errors import CorruptPart, EncoderUnavailable
+from app.types import Floats
+
+Provider = Literal["auto", "cpu", "cuda"]
+_GRID_TOKENS = (8, 16, 32, 64, 128, 256, 512)
+_GRID_BATCH = (1, 2, 4, 8, 16, 32, 64)
+
+
+class OnnxEncoder:
+    """`input_ids, attention_mask` (int64, [batch, tokens]) → `embedding` (float32, [batch, dimension], unit length)."""
+
+    def __init__(self, path: Path, provider: Provider = "auto", threads: int = 1) -> None:
+        """Load the model. `provider="cuda"` raises EncoderUnavailable when no CUDA device can run it; "auto" falls back
+        to the CPU, and `self.provider` tells which was taken. Raises CorruptPart for a file that is no such model."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        # A spinning pool burns the core that the next query wants; with one thread there is no pool to wake anyway.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        wanted = _providers(provider)
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=wanted)
+        except Exception as error:
+            raise CorruptPart(f"{path.name}: ONNX Runtime refused it: {type(error).__name__}") from error
+        taken = self._session.get_providers()[0]
+        self.provider = "cuda" if taken == "CUDAExecutionProvider" else "cpu"
+        if provider == "cuda" and self.provider != "cuda":
+            raise EncoderUnavailable("AISLE_PROVIDER=cuda, but ONNX Runtime could not start its CUDA provider")
+        names = {one.name for one in self._session.get_inputs()}
+        if names != {"input_ids", "attention_mask"}:
+            raise CorruptPart(f"{path.name}: inputs are {sorted(names)}, expected input_ids and attention_mask")
+        shape = self._session.get_outputs()[0].shape
+        if len(shape) != 2:
+            raise CorruptPart(f"{path.name}: output has shape {shape}, expected [batch, dimension]")
+
+    @property
+    def batches(self) -> bool:
+        """Whether several texts at once are faster, and near enough to the same vectors, here."""
+        return self.provider == "cuda"
+
+    def encode(self, token_ids: Sequence[Sequence[int]]) -> Floats:
+        """Vectors of the token sequences, [n, dimension]; each row is independent of its neighbours on a CPU.
+
+        Raises EncoderUnavailable when the session fails or a vector is not finite."""
+        if self.batches and len(token_ids) > 1:
+            vectors = self._encode_padded(token_ids)
+        else:
+            vectors = np.concatenate([self._run_one(ids) for ids in token_ids])
+        if not np.isfinite(vectors).all():
+            raise EncoderUnavailable("the encoder gave a vector that is not finite")
+        return vectors
+
+    def _run_one(self, ids: Sequence[int]) -> Floats:
+        row = np.array([ids], dtype=np.int64)
+        return self._run(row, np.ones_like(row))
+
+    def _encode_padded(self, token_ids: Sequence[Sequence[int]]) -> Floats:
+        order = sorted(range(len(token_ids)), key=lambda i: len(token_ids[i]))
+        parts: list[Floats] = []
+        for start in range(0, len(order), _GRID_BATCH[-1]):
+            chunk = order[start : start + _GRID_BATCH[-1]]
+            parts.append(self._run_grid([token_ids[i] for i in chunk]))
+        stacked = np.concatenate(parts)
+        result = np.empty_like(stacked)
+        result[order] = stacked
+        return result
+
+    def _run_grid(self, chunk: list[Sequence[int]]) -> Floats:
+        tokens = _fit(max(len(ids) for ids in chunk), _GRID_TOKENS)
+        batch = _fit(len(chunk), _GRID_BATCH)
+        ids = np.zeros((batch, tokens), dtype=np.int64)
+        mask = np.zeros((batch, tokens), dtype=np.int64)
+        mask[len(chunk) :, 0] = 1  # an empty row would divide by zero in the mean pooling
+        for row, sequence in enumerate(chunk):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        return self._run(ids, mask)[: len(chunk)]
+
+    def _run(self, ids: np.ndarray, mask: np.ndarray) -> Floats:  # type: ignore[type-arg]  # int64 [batch, tokens]
+        try:
+            output = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        except Exception as error:
+            raise EncoderUnavailable(f"the encoder failed: {type(error).__name__}") from error
+        vectors: Floats = np.asarray(output, dtype=np.float32)
+        return vectors
+
+
+def _providers(wanted: Provider) -> list[str]:
+    if wanted == "cpu" or "CUDAExecutionProvider" not in ort.get_available_providers():
+        return ["CPUExecutionProvider"]
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # finds the CUDA libraries that came as wheels, so no CUDA base image is needed
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _fit(length: int, grid: tuple[int, ...]) -> int:
+    return next((size for size in grid if size >= length), length)
