@@ -1,0 +1,294 @@
+"""Columns of a catalogue: one array a field, read from memory-mapped files without a Python object a row."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import CorruptPart
+from app.types import Mask, Rows
+
+Codes = npt.NDArray[np.int32]
+Offsets = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.int8]
+Counts = list[tuple[str | bool, int]]
+
+MISSING = -1
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    np.save(path, array, allow_pickle=False)
+
+
+def load_array(path: Path, dtype: npt.DTypeLike, length: int | None) -> npt.NDArray[Any]:
+    """A one-dimensional array by memory map; CorruptPart names the file whose type or length is not as expected."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype) or array.ndim != 1:
+        raise CorruptPart(f"{path.name}: expected one dimension of {np.dtype(dtype)}")
+    if length is not None and len(array) != length:
+        raise CorruptPart(f"{path.name}: expected {length} entries, found {len(array)}")
+    return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
+
+
+class Blobs:
+    """Byte strings back to back in one blob: entry i is `blob[offsets[i]:offsets[i + 1]]`."""
+
+    def __init__(self, blob: bytes | mmap.mmap, offsets: Offsets) -> None:
+        self._blob = blob
+        self._offsets = offsets
+
+    @classmethod
+    def build(cls, entries: Iterable[bytes]) -> Blobs:
+        blob = bytearray()
+        ends = [0]
+        for entry in entries:
+            blob += entry
+            ends.append(len(blob))
+        return cls(bytes(blob), np.array(ends, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._blob[self._offsets[index] : self._offsets[index + 1]]
+
+    def save(self, stem: Path) -> None:
+        stem.with_name(f"{stem.name}.bin").write_bytes(self._blob[:])
+        save_array(stem.with_name(f"{stem.name}.offsets.npy"), self._offsets)
+
+    @classmethod
+    def load(cls, stem: Path, length: int | None) -> Blobs:
+        """Map the blob and its offsets; `length` is the number of entries, None where nothing states it."""
+        path = stem.with_name(f"{stem.name}.bin")
+        offsets_path = stem.with_name(f"{stem.name}.offsets.npy")
+        offsets = load_array(offsets_path, np.int64, None if length is None else length + 1)
+        blob = _map_file(path)
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(blob) or np.any(offsets[1:] < offsets[:-1]):
+            raise CorruptPart(f"{offsets_path.name}: offsets do not divide the {len(blob)} bytes of {path.name}")
+        return cls(blob, offsets)
+
+
+def _map_file(path: Path) -> bytes | mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                return b""  # an empty file cannot be mapped
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
+
+
+class StringTable:
+    """Distinct strings in ascending code-point order (which is the byte order of UTF-8), found by binary search."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    @classmethod
+    def build(cls, ascending: Iterable[str]) -> StringTable:
+        return cls(Blobs.build(item.encode() for item in ascending))
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    def __getitem__(self, index: int) -> str:
+        return self._blobs[index].decode()
+
+    def find(self, text: str) -> int | None:
+        """Position of the string, or None."""
+        sought = text.encode("utf-8", "surrogatepass")
+        low, high = 0, len(self._blobs)
+        while low < high:
+            middle = (low + high) // 2
+            if self._blobs[middle] < sought:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < len(self._blobs) and self._blobs[low] == sought else None
+
+    def save(self, stem: Path) -> None:
+        self._blobs.save(stem)
+
+    @classmethod
+    def load(cls, stem: Path, length: int | None = None) -> StringTable:
+        return cls(Blobs.load(stem, length))
+
+
+class KeywordColumn:
+    """Values of a keyword field: a dictionary in ascending order, and per row the codes of its distinct values.
+
+    `codes[offsets[r]:offsets[r + 1]]` are row r's values as listed; `first` is its first one or -1. Because the
+    dictionary is sorted, comparing codes compares values.
+    """
+
+    def __init__(self, values: StringTable, offsets: Offsets, codes: Codes, first: Codes) -> None:
+        self.values = values
+        self.offsets = offsets
+        self.codes = codes
+        self.first = first
+        self.single = len(codes) == int(np.count_nonzero(first != MISSING))
+
+    @classmethod
+    def build(cls, rows: Sequence[Sequence[str]]) -> KeywordColumn:
+        listed = [list(dict.fromkeys(values)) for values in rows]
+        dictionary = sorted({value for values in listed for value in values})
+        code_of = {value: code for code, value in enumerate(dictionary)}
+        codes = np.fromiter((code_of[value] for values in listed for value in values), dtype=np.int32)
+        offsets = np.zeros(len(listed) + 1, dtype=np.int64)
+        np.cumsum([len(values) for values in listed], out=offsets[1:])
+        first = np.fromiter((code_of[values[0]] if values else MISSING for values in listed), dtype=np.int32)
+        return cls(StringTable.build(dictionary), offsets, codes, first)
+
+    def of_row(self, row: int) -> tuple[str, ...]:
+        return tuple(self.values[int(code)] for code in self.codes[self.offsets[row] : self.offsets[row + 1]])
+
+    def is_in(self, values: Iterable[str]) -> Mask:
+        """Rows with any of the values: bool[N]."""
+        wanted = np.zeros(len(self.values) + 1, dtype=np.bool_)  # the last slot answers for code -1
+        found = [code for code in map(self.values.find, values) if code is not None]
+        wanted[found] = True
+        if self.single:
+            return wanted[self.first]
+        mask = np.zeros(len(self.first), dtype=np.bool_)
+        hits = np.flatnonzero(wanted[self.codes])
+        mask[np.searchsorted(self.offsets, hits, side="right") - 1] = True
+        return mask
+
+    def exists(self) -> Mask:
+        return np.asarray(self.first != MISSING)
+
+    def counts(self, rows: Rows, limit: int) -> Counts:
+        """The values most frequent among the (distinct) rows: count descending, then value ascending."""
+        if len(rows) == len(self.first):
+            held = self.codes
+        else:
+            held = self.first[rows] if self.single else self.codes[self._spans(rows)]
+        held = held[held != MISSING]
+        if len(held) * 8 < len(self.values):  # few rows of a large dictionary: do not touch every slot
+            present, counts = np.unique(held, return_counts=True)
+        else:
+            slots = np.bincount(held, minlength=len(self.values))
+            present = np.flatnonzero(slots)
+            counts = slots[present]
+        best = np.argsort(-counts, kind="stable")[:limit]
+        return [(self.values[int(present[i])], int(counts[i])) for i in best]
+
+    def _spans(self, rows: Rows) -> Offsets:
+        """Positions in `codes` of all values of the rows."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        spans: Offsets = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+        return spans
+
+    def sort_key(self, rows: Rows, descending: bool) -> npt.NDArray[Any]:
+        codes = self.first[rows].astype(np.int64)
+        key = -codes if descending else codes
+        key[codes == MISSING] = np.iinfo(np.int64).max
+        return key
+
+    def save(self, stem: Path) -> None:
+        self.values.save(stem.with_name(f"{stem.name}.values"))
+        for part in ("offsets", "codes", "first"):
+            save_array(stem.with_name(f"{stem.name}.{part}.npy"), getattr(self, part))
+
+    @classmethod
+    def load(cls, stem: Path, rows: int) -> KeywordColumn:
+        values = StringTable.load(stem.with_name(f"{stem.name}.values"))
+        offsets = load_array(stem.with_name(f"{stem.name}.offsets.npy"), np.int64, rows + 1)
+        if offsets[0] != 0 or np.any(offsets[1:] < offsets[:-1]):
+            raise CorruptPart(f"{stem.name}.offsets.npy: offsets do not ascend from 0")
+        codes_path = stem.with_name(f"{stem.name}.codes.npy")
+        codes = load_array(codes_path, np.int32, int(offsets[-1]))
+        first_path = stem.with_name(f"{stem.name}.first.npy")
+        first = load_array(first_path, np.int32, rows)
+        for path, array, least in ((codes_path, codes, 0), (first_path, first, MISSING)):
+            if len(array) and not (array.min() >= least and array.max() < len(values)):
+                raise CorruptPart(f"{path.name}: a code lies outside the {len(values)} values")
+        return cls(values, offsets, codes, first)
+
+
+class NumberColumn:
+    """Values of a number field: float64[N], NaN where a product has none."""
+
+    def __init__(self, values: Doubles) -> None:
+        self.values = values
+
+    @classmethod
+    def build(cls, rows: Iterable[float | None]) -> NumberColumn:
+        return cls(np.array([np.nan if value is None else value for value in rows], dtype=np.float64))
+
+    def is_in(self, values: Iterable[float]) -> Mask:
+        return np.isin(self.values, np.array(list(values), dtype=np.float64))
+
+    def exists(self) -> Mask:
+        return ~np.isnan(self.values)
+
+    def sort_key(self, rows: Rows, descending: bool) -> npt.NDArray[Any]:
+        key = self.values[rows]
+        return -key if descending else key  # NaN sorts last either way
+
+    def save(self, stem: Path) -> None:
+        save_array(stem.with_name(f"{stem.name}.number.npy"), self.values)
+
+    @classmethod
+    def load(cls, stem: Path, rows: int) -> NumberColumn:
+        return cls(load_array(stem.with_name(f"{stem.name}.number.npy"), np.float64, rows))
+
+
+class BooleanColumn:
+    """Values of a boolean field: int8[N]; 1 true, 0 false, -1 missing."""
+
+    def __init__(self, values: Flags) -> None:
+        self.values = values
+
+    @classmethod
+    def build(cls, rows: Iterable[bool | None]) -> BooleanColumn:
+        return cls(np.array([MISSING if value is None else int(value) for value in rows], dtype=np.int8))
+
+    def is_in(self, values: Iterable[bool]) -> Mask:
+        return np.isin(self.values, np.array([int(value) for value in values], dtype=np.int8))
+
+    def exists(self) -> Mask:
+        return np.asarray(self.values != MISSING)
+
+    def counts(self, rows: Rows, limit: int) -> Counts:
+        held = self.values[rows]
+        pairs = [(value, int(np.count_nonzero(held == int(value)))) for value in (False, True)]
+        ordered = sorted((pair for pair in pairs if pair[1]), key=lambda pair: (-pair[1], pair[0]))
+        return list(ordered[:limit])
+
+    def sort_key(self, rows: Rows, descending: bool) -> npt.NDArray[Any]:
+        held = self.values[rows]
+        key = (-held if descending else held).astype(np.int64)
+        key[held == MISSING] = np.iinfo(np.int64).max
+        return key
+
+    def save(self, stem: Path) -> None:
+        save_array(stem.with_name(f"{stem.name}.boolean.npy"), self.values)
+
+    @classmethod
+    def load(cls, stem: Path, rows: int) -> BooleanColumn:
+        path = stem.with_name(f"{stem.name}.boolean.npy")
+        values = load_array(path, np.int8, rows)
+        if len(values) and not (values.min() >= MISSING and values.max() <= 1):
+            raise CorruptPart(f"{path.name}: a value is neither true, false nor missing")
+        return cls(values)
+
+
+Column = KeywordColumn | NumberColumn | BooleanColumn
+COLUMN_TYPES: dict[str, type[KeywordColumn] | type[NumberColumn] | type[BooleanColumn]] = {
+    "keyword": KeywordColumn,
+    "number": NumberColumn,
+    "boolean": BooleanColumn,
+}

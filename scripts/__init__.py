@@ -1,0 +1,1 @@
+"""Offline commands: from a catalogue file to a published, measured version."""
