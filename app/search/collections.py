@@ -1,0 +1,204 @@
+"""Which version of which collection is served: load → verify → warm → serve, and follow CURRENT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app import metrics
+from app.errors import AisleError, BundleError, CorruptPart, NotFound, Unavailable
+from app.index import bundle
+from app.index.catalog import Catalog
+from app.index.dense import FaissIndex
+from app.index.lexical import LexicalIndex
+from app.runtime.onnx import Provider
+from app.search.embed import Encoder
+from app.search.rerank import Ranking
+from app.search.searcher import Searcher
+from app.types import SearchRequest
+
+_log = logging.getLogger("aisle.collections")
+_POLL_S = 0.25
+GOLDEN = "golden.json"
+# int8 kernels differ between processors, so order may differ in near-ties; another encoder or index differs wholly.
+_GOLDEN_OVERLAP = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One loaded version."""
+
+    searcher: Searcher
+    content: Mapping[str, Any]
+    loaded_at: float
+
+
+class Encoders:
+    """Loaded encoders by digest, so that versions and collections with the same model share one session."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        self._loaded: dict[tuple[str, ...], Encoder] = {}
+
+    def load(self, folder: Path, manifest: bundle.Manifest) -> Encoder:
+        names = ("encoder.onnx", "product_encoder.onnx", "tokenizer.json", "encoder.json")
+        key = tuple(manifest.parts[name][0] for name in names if name in manifest.parts)
+        if key not in self._loaded:
+            self._loaded[key] = Encoder(folder, self._provider)
+        return self._loaded[key]
+
+
+def load(store: bundle.BundleStore, version: str, encoders: Encoders) -> Served:
+    """Verify every byte of a version, open it, warm it up on its golden queries.
+
+    Raises CorruptPart naming the part, or NotFound."""
+    manifest = store.verify(version)
+    served = open_folder(store.path(version), manifest, version, encoders)
+    warm(served.searcher, store.path(version))
+    return served
+
+
+def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders: Encoders) -> Served:
+    """Open the parts and check that they fit each other."""
+    catalog = Catalog.load(folder)
+    words = LexicalIndex.load(folder)
+    vectors = FaissIndex.load(folder)
+    encoder = encoders.load(folder, manifest)
+    if not len(catalog) == len(words) == len(vectors):
+        raise CorruptPart(f"catalog, lexical and dense hold {len(catalog)}, {len(words)} and {len(vectors)} products")
+    if vectors.dimension != encoder.dimension:
+        raise CorruptPart(f"dense.faiss has {vectors.dimension} dimensions, the encoder {encoder.dimension}")
+    searcher = Searcher(
+        collection=manifest.collection,
+        version=version,
+        catalog=catalog,
+        words=words,
+        vectors=vectors,
+        encoder=encoder,
+        ranking=Ranking.from_json(manifest.content.get("ranking")),
+    )
+    return Served(searcher, manifest.content, time.time())
+
+
+def golden_answers(searcher: Searcher, texts: list[str]) -> list[dict[str, Any]]:
+    """Top-ten ids of each text: what a later start must give again."""
+    answers = []
+    for text in texts:
+        query = searcher.query(SearchRequest(text))
+        words = searcher.words.parse(query.text or "")
+        vector = searcher.encoder.queries([query.text or ""])[0]
+        candidates = searcher.result_set(query, words, vector)
+        ranked = searcher.rank(candidates.rows, words, vector, query.profile)
+        answers.append({"query": text, "ids": [searcher.catalog.id(int(row)) for row in ranked.rows[:10]]})
+    return answers
+
+
+def warm(searcher: Searcher, folder: Path) -> None:
+    """Run the golden queries until every stage is warm. Raises CorruptPart when they no longer give their answers."""
+    try:
+        golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+        expected = {one["query"]: one["ids"] for one in golden}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptPart(f"{GOLDEN}: unreadable ({type(error).__name__})") from error
+    shares = []
+    for answer in golden_answers(searcher, list(expected)):
+        wanted = expected[answer["query"]]
+        if wanted:
+            shares.append(len(set(wanted) & set(answer["ids"])) / len(wanted))
+    if shares and float(np.mean(shares)) < _GOLDEN_OVERLAP:
+        raise CorruptPart(f"{GOLDEN}: only {np.mean(shares):.0%} of the expected top ten are found again")
+
+
+class Collections:
+    """The served version of every collection under one folder; swapped by one reference."""
+
+    def __init__(self, root: Path, provider: Provider) -> None:
+        self._root = root
+        self._encoders = Encoders(provider)
+        self._served: dict[str, Served] = {}
+        self._refused: dict[str, str] = {}
+        self._follower: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Load every published collection. Raises BundleError when there is none, or one cannot be trusted."""
+        names = bundle.collections_in(self._root)
+        if not names:
+            raise BundleError(f"nothing is published in {self._root}; `aisle build CATALOGUE --bundles DIR` makes a version")
+        for name in names:
+            self._load_current(name)
+
+    def get(self, collection: str) -> Served:
+        """Raises NotFound for a collection that is not served."""
+        served = self._served.get(collection)
+        if served is None:
+            if not self._served:
+                raise Unavailable("no version is loaded yet")
+            raise NotFound(f"no collection {collection[:64]!r}; there are {', '.join(self._served)}")
+        return served
+
+    def all(self) -> Mapping[str, Served]:
+        return self._served
+
+    def store(self, collection: str) -> bundle.BundleStore:
+        return bundle.BundleStore(self._root, collection)
+
+    def follow(self) -> None:
+        """Watch CURRENT from now on; a new version is served within a second of being loaded and warm."""
+        self._follower = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._follower
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            try:
+                await self._catch_up()
+            except OSError as error:
+                _log.warning("cannot look for published versions: %s", type(error).__name__)
+
+    async def _catch_up(self) -> None:
+        for name in bundle.collections_in(self._root):
+            try:
+                published = self.store(name).current()
+                served = self._served.get(name)
+                if published is None or (served and served.searcher.version == published):
+                    continue
+                if self._refused.get(name) == published:
+                    continue
+                await asyncio.to_thread(self._load_current, name)
+            except AisleError as error:
+                # The old version goes on being served; this one is not tried again until CURRENT changes.
+                self._refused[name] = self._current_or_blank(name)
+                metrics.RELOADS.labels(name, "refused").inc()
+                _log.error("collection %s: the published version was refused: %s", name, error.detail)
+
+    def _current_or_blank(self, name: str) -> str:
+        try:
+            return self.store(name).current() or ""
+        except BundleError:
+            return ""
+
+    def _load_current(self, name: str) -> None:
+        store = self.store(name)
+        version = store.current()
+        if version is None:
+            raise NotFound(f"collection {name} has no published version")
+        served = load(store, version, self._encoders)
+        self._served = {**self._served, name: served}
+        metrics.BUNDLE.labels(name).set(len(served.searcher.catalog))
+        metrics.BUNDLE_LOADED.labels(name).set(served.loaded_at)
+        metrics.RELOADS.labels(name, "served").inc()
+        _log.info("collection %s: serving version %s, %d products", name, version, len(served.searcher.catalog))

@@ -1,0 +1,76 @@
+"""Stage 3: text becomes a vector, by the encoder that the bundle brings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from app.errors import CorruptPart
+from app.runtime.onnx import OnnxEncoder, Provider
+from app.types import Floats
+
+MODEL = "encoder.onnx"
+PRODUCT_MODEL = "product_encoder.onnx"
+TOKENIZER = "tokenizer.json"
+DESCRIPTION = "encoder.json"
+
+
+class Encoder:
+    """Query and product encoder of one bundle (they may be the same model). Thread-safe."""
+
+    def __init__(self, folder: Path, provider: Provider = "auto") -> None:
+        """Load `encoder.onnx` (and `product_encoder.onnx` where the towers differ), `tokenizer.json` and
+        `encoder.json`. Raises CorruptPart when they do not fit together."""
+        self.description: dict[str, Any] = _description(folder)
+        self.dimension = int(self.description["dimension"])
+        self.digest = str(self.description["sha256"][MODEL])
+        self._query_model = OnnxEncoder(folder / MODEL, provider)
+        two_towers = (folder / PRODUCT_MODEL).exists()
+        self._product_model = OnnxEncoder(folder / PRODUCT_MODEL, provider) if two_towers else self._query_model
+        self.provider = self._query_model.provider
+        # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
+        self._query_tokens = _tokenizer(folder, int(self.description["max_query_tokens"]))
+        self._product_tokens = _tokenizer(folder, int(self.description["max_product_tokens"]))
+        self._query_prefix = str(self.description.get("query_prefix", ""))
+        self._product_prefix = str(self.description.get("product_prefix", ""))
+        if self.queries(["probe"]).shape[1] != self.dimension:
+            raise CorruptPart(f"{MODEL}: its vectors do not have {self.dimension} dimensions")
+
+    @property
+    def batches(self) -> bool:
+        """Whether encoding several texts at once pays here (a GPU does)."""
+        return self._query_model.batches
+
+    def queries(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
+        encode, prefix = self._query_tokens.encode, self._query_prefix
+        return self._query_model.encode([encode(prefix + text).ids for text in texts])
+
+    def products(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors of normalised product texts, float32 [n, dimension]. Raises EncoderUnavailable."""
+        encode, prefix = self._product_tokens.encode, self._product_prefix
+        return self._product_model.encode([encode(prefix + text).ids for text in texts])
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        for key in ("dimension", "max_query_tokens", "max_product_tokens", "sha256"):
+            value[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptPart(f"{DESCRIPTION}: not an encoder's description ({type(error).__name__})") from error
+    return dict(value)
+
+
+def _tokenizer(folder: Path, longest: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CorruptPart(f"{TOKENIZER}: unreadable") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    return tokenizer

@@ -1,0 +1,42 @@
+"""Stage 6: what is known of each (query, product) pair. One code computes it online, offline and for rescoring.
+
+Every candidate gets every feature exactly, whichever leg found it: never a rank, a fill-in or a normalisation over
+whoever else was retrieved. So a pair has the same features in any company.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from app.index.dense import VectorIndex
+from app.index.lexical import LexicalIndex, LexicalQuery
+from app.types import Floats, Rows
+
+NAMES = ("dense", "bm25_title", "bm25_all")
+Features = npt.NDArray[np.float64]
+
+
+def of_rows(
+    rows: Rows, words: LexicalIndex, query: LexicalQuery | None, vectors: VectorIndex, vector: Floats | None
+) -> Features:
+    """Features [n, 3] of catalogue rows: mean cosine of the query with the product's title and whole text (-1..1);
+    BM25 over the title and over the whole text, each divided by the most any product could get for these words (0..1).
+    A leg that was not run counts 0."""
+    features = np.zeros((len(rows), len(NAMES)), dtype=np.float64)
+    if vector is not None:
+        features[:, 0] = vectors.scores(vector, rows)
+    if query is not None:
+        features[:, 1:] = words.scores(query, rows)
+    return features
+
+
+def of_text(
+    title: str, text: str, product_vector: Floats | None, words: LexicalIndex, query: LexicalQuery, vector: Floats | None
+) -> Features:
+    """Features [1, 3] of a product that is not in the catalogue, under the version's frozen statistics."""
+    features = np.zeros((1, len(NAMES)), dtype=np.float64)
+    if vector is not None and product_vector is not None:
+        features[0, 0] = np.float32(np.dot(product_vector, vector))
+    features[0, 1:] = words.score_text(query, title, text)
+    return features

@@ -1,0 +1,25 @@
+"""Stage 5: choose the candidates. Fusion only chooses; it gives no scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.index.lexical import LexicalHits
+from app.search.retrieve import DenseHits
+from app.types import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The result set: rows in ascending order. `exact` is false when a depth cut it off."""
+
+    rows: Rows
+    exact: bool
+
+
+def choose(words: LexicalHits, meaning: DenseHits) -> Candidates:
+    """filter ∩ (lexical top-D ∪ dense top-D above the floor); both lists are under the filter already."""
+    rows = np.union1d(words.rows, meaning.rows)
+    return Candidates(rows, exact=words.matched <= len(words.rows) and not meaning.cut)

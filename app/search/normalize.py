@@ -1,0 +1,92 @@
+"""Stage 1: a request becomes a Query: text normalised as product texts were, filter and fields checked against the
+catalogue's schema."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import orjson
+
+from app.errors import BadInput, NotFound
+from app.index.analysis import normalize_text
+from app.index.filters import Filter, canonical, parse
+from app.index.schema import Schema
+from app.search.rerank import Profile, Ranking
+from app.types import SearchRequest
+
+MAX_BROWSE_DEPTH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A request that can be answered: `text` is None when browsing. `parts` are the bytes that tell this query from
+    every other on the same collection and version, for the cache's key."""
+
+    request: SearchRequest
+    text: str | None
+    filter: Filter | None
+    profile: Profile
+    parts: bytes
+
+
+def to_query(request: SearchRequest, schema: Schema, ranking: Ranking) -> Query:
+    """Raises BadInput for what this catalogue cannot answer, NotFound for an unknown profile."""
+    profile = ranking.profiles.get(request.profile)
+    if profile is None:
+        raise NotFound(f"no profile {request.profile!r}; there are {', '.join(sorted(ranking.profiles))}")
+    text = _text(request)
+    condition = parse(request.filter, schema)
+    if text is None and condition is None:
+        raise BadInput("give a query, or a filter to browse by")
+    _check_fields(request, schema)
+    depth = MAX_BROWSE_DEPTH if text is None else profile.reach
+    if request.offset + request.k > depth:
+        raise BadInput(f"offset + k is {request.offset + request.k}; this profile's result set is {depth} deep")
+    return Query(request, text, condition, profile, _parts(request, text, condition))
+
+
+def _text(request: SearchRequest) -> str | None:
+    if request.query is None:
+        return None
+    text = normalize_text(request.query)
+    if not text:
+        raise BadInput("the query is empty")
+    return text
+
+
+def _check_fields(request: SearchRequest, schema: Schema) -> None:
+    names = {spec.name: spec for spec in schema.fields}
+    for name in request.facets:
+        if name not in names or names[name].type not in ("keyword", "boolean"):
+            facetable = [spec.name for spec in schema.fields if spec.type in ("keyword", "boolean")]
+            raise BadInput(f"facets: {_unknown(name, facetable)}")
+    for sort in request.sort:
+        if sort.field not in names or names[sort.field].type == "text":
+            raise BadInput(f"sort: {_unknown(sort.field, [s.name for s in schema.fields if s.type != 'text'])}")
+    for name in request.fields or ():
+        if name not in names:
+            raise BadInput(f"fields: {_unknown(name, list(names))}")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
+    return f"{name[:64]!r} cannot be used here; {hint}"
+
+
+def _parts(request: SearchRequest, text: str | None, condition: Filter | None) -> bytes:
+    return orjson.dumps(
+        [
+            text,
+            request.k,
+            request.offset,
+            None if condition is None else canonical(condition).decode(),
+            request.facets,
+            [(sort.field, sort.descending) for sort in request.sort],
+            request.profile,
+            request.explain,
+            request.fields,
+            request.prefix,
+        ]
+    )

@@ -1,0 +1,125 @@
+"""Stage 7: one raw score a candidate, as a sum of named contributions that a person can read.
+
+raw = Σ weight × feature, in float64, added in the order of `features.NAMES`: the contributions are the score.
+The relevance notes behind the features: four legs (BM25 and cosine, over titles and whole texts) made pure by dividing
+BM25 by the query's own upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import CorruptPart
+from app.search.calibrate import Link
+from app.search.features import NAMES, Features
+from app.types import TIER_HYBRID, TIER_LEXICAL, Rows
+
+TIER_DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How one profile ranks. `depth`: products a leg may bring. `floor`: least dense score that makes a result."""
+
+    name: str
+    depth: int
+    floor: float
+    weights: tuple[float, ...]
+    link: Link
+
+    @property
+    def uses_dense(self) -> bool:
+        return self.weights[0] != 0.0
+
+    @property
+    def uses_words(self) -> bool:
+        return any(weight != 0.0 for weight in self.weights[1:])
+
+    @property
+    def reach(self) -> int:
+        """Most products a result set can hold: what the legs bring together."""
+        return self.depth * (int(self.uses_dense) + int(self.uses_words))
+
+    @property
+    def tier(self) -> str:
+        """The tier that the profile reaches when nothing fails."""
+        if not self.uses_dense:
+            return TIER_LEXICAL
+        return TIER_HYBRID if self.uses_words else TIER_DENSE
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The profiles of a version; "default" and "lexical" are always there (the second is the tier to fall back to)."""
+
+    profiles: Mapping[str, Profile]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Ranking:
+        """Raises CorruptPart for a configuration that cannot rank."""
+        try:
+            profiles = {name: _profile(name, one) for name, one in value["profiles"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptPart(f"manifest.json: ranking configuration ({error})") from error
+        if not {"default", "lexical"} <= profiles.keys():
+            raise CorruptPart("manifest.json: ranking needs the profiles default and lexical")
+        return cls(profiles)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "profiles": {
+                name: {
+                    "depth": one.depth,
+                    "floor": one.floor,
+                    "weights": dict(zip(NAMES, one.weights, strict=True)),
+                    "link": one.link.to_json(),
+                }
+                for name, one in self.profiles.items()
+            }
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Candidates in rank order (raw descending, row ascending) with what each feature contributed, float64 [n, 3]."""
+
+    rows: Rows
+    raw: npt.NDArray[np.float64]
+    features: Features
+    contributions: npt.NDArray[np.float64]
+
+
+def contributions(features: Features, profile: Profile) -> npt.NDArray[np.float64]:
+    """weight × feature, [n, features]."""
+    return features * np.array(profile.weights, dtype=np.float64)
+
+
+def raw_scores(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The ordered float64 sum of the contributions, [n]; explicit, because numpy's own sum may pair terms."""
+    total = parts[:, 0].copy()
+    for column in range(1, parts.shape[1]):
+        total += parts[:, column]
+    return total
+
+
+def rank(rows: Rows, features: Features, profile: Profile) -> Ranked:
+    """Score and order the candidates."""
+    parts = contributions(features, profile)
+    raw = raw_scores(parts)
+    order = np.lexsort((rows, -raw))
+    return Ranked(rows[order], raw[order], features[order], parts[order])
+
+
+def _profile(name: str, value: Any) -> Profile:
+    weights = tuple(float(value["weights"][feature]) for feature in NAMES)
+    depth, floor = int(value["depth"]), float(value["floor"])
+    if len(value["weights"]) != len(NAMES) or not all(np.isfinite(weights)) or min(weights) < 0 or not any(weights):
+        raise ValueError(f"weights of profile {name}")
+    if not 1 <= depth <= 10_000 or not np.isfinite(floor):
+        raise ValueError(f"depth or floor of profile {name}")
+    return Profile(name, depth, floor, weights, Link.from_json(value["link"]))

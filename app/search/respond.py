@@ -1,0 +1,62 @@
+"""Stage 10: the answer's bytes, made once. Products are stored as JSON, so a hit is joined, not serialised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.index.catalog import Catalog
+from app.types import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a result set, ready to be written. `scores` is None when browsing."""
+
+    rows: Rows
+    scores: Sequence[float] | None
+    explanations: Sequence[Mapping[str, Any]] | None
+    total: int
+    exact: bool
+    facets: Mapping[str, Sequence[tuple[Any, int]]]
+
+
+def tail(
+    page: Page,
+    catalog: Catalog,
+    *,
+    version: str,
+    tier: str,
+    degraded: Sequence[str],
+    calibrated: bool,
+    fields: tuple[str, ...] | None,
+) -> bytes:
+    """The answer's members after `request_id`, `took_ms` and `cached`, closing brace included."""
+    head = orjson.dumps(
+        {
+            "version": version,
+            "tier": tier,
+            "degraded": {"is": bool(degraded), "reasons": list(degraded)},
+            "calibrated": calibrated,
+            "total": {"value": page.total, "relation": "eq" if page.exact else "gte"},
+        }
+    )
+    hits = b",".join(_hit(page, position, catalog, fields) for position in range(len(page.rows)))
+    facets = orjson.dumps(
+        {name: [{"value": value, "count": count} for value, count in counts] for name, counts in page.facets.items()}
+    )
+    return b"".join((head[1:-1], b',"hits":[', hits, b'],"facets":', facets, b"}"))
+
+
+def _hit(page: Page, position: int, catalog: Catalog, fields: tuple[str, ...] | None) -> bytes:
+    row = int(page.rows[position])
+    document = catalog.document(row) if fields is None else catalog.document_with(row, fields)
+    score = b"null" if page.scores is None else repr(page.scores[position]).encode()
+    explained = b"null" if page.explanations is None else orjson.dumps(page.explanations[position])
+    return b"".join(
+        (b'{"id":', orjson.dumps(catalog.id(row)), b',"score":', score, b',"product":', document,
+         b',"explanation":', explained, b"}")
+    )

@@ -1,0 +1,48 @@
+"""Stages 2 and 4: which products the words find, and which the meaning finds, under the filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.index.catalog import Catalog
+from app.index.dense import VectorIndex
+from app.index.filters import Filter, mask
+from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
+from app.types import Floats, Mask, Rows
+
+_NO_ROWS: Rows = np.empty(0, dtype=np.int32)
+_NO_SCORES: Floats = np.empty(0, dtype=np.float32)
+NO_LEXICAL_HITS = LexicalHits(rows=_NO_ROWS, scores=_NO_SCORES, matched=0)
+
+
+@dataclass(frozen=True, slots=True)
+class DenseHits:
+    """Rows above the relevance floor among the nearest `depth`: score descending, row ascending. `cut` tells that the
+    depth, not the floor, ended the list."""
+
+    rows: Rows
+    scores: Floats
+    cut: bool
+
+
+NO_DENSE_HITS = DenseHits(rows=_NO_ROWS, scores=_NO_SCORES, cut=False)
+
+
+def allowed_by(condition: Filter | None, catalog: Catalog) -> Mask | None:
+    """Rows that the filter lets through; None when there is no filter."""
+    return None if condition is None else mask(condition, catalog)
+
+
+def lexical(index: LexicalIndex, query: LexicalQuery, depth: int, allowed: Mask | None) -> LexicalHits:
+    """The lexical top `depth`."""
+    return index.search(query, depth, allowed)
+
+
+def dense(index: VectorIndex, vector: Floats, depth: int, floor: float, allowed: Mask | None) -> DenseHits:
+    """The dense top `depth`, above the floor."""
+    rows, scores = index.search(vector, depth, allowed)
+    kept = int(np.searchsorted(-scores, -floor, side="right"))
+    cut = kept == depth and depth < len(index)
+    return DenseHits(rows[:kept], scores[:kept], cut)

@@ -1,0 +1,359 @@
+"""Start here: the stages in order, for one version of one collection.
+
+A Searcher is immutable. Jobs arrive in batches from the queue; each stage takes the whole batch before the next begins.
+A job keeps what it has found so far, so that at its deadline somebody else can answer from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from app.errors import AisleError, EncoderUnavailable, NotFound
+from app.index.analysis import normalize_text
+from app.index.catalog import Catalog
+from app.index.dense import VectorIndex
+from app.index.filters import Filter, without
+from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
+from app.search import features, respond, retrieve
+from app.search.embed import Encoder
+from app.search.explain import explanation
+from app.search.fuse import Candidates, choose
+from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
+from app.search.rerank import Profile, Ranked, Ranking, rank
+from app.types import (
+    TIER_BROWSE,
+    TIER_LEXICAL,
+    Floats,
+    Mask,
+    RescoreCandidate,
+    RescoreResult,
+    Rows,
+    SearchAnswer,
+    SearchRequest,
+    Timing,
+)
+
+FACET_VALUES = 50
+
+
+@dataclass(eq=False, slots=True)
+class SearchJob:
+    """One search on its way through the stages."""
+
+    searcher: Searcher
+    query: Query
+    submitted: float
+    vector: Floats | None = None
+    words: LexicalQuery | None = None
+    found: LexicalHits | None = None
+    answer: SearchAnswer | None = None
+    error: AisleError | None = None
+    degraded: list[str] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class RescoreJob:
+    """A slice of one rescoring item: the candidates from `start` on."""
+
+    searcher: Searcher
+    text: str
+    profile: Profile
+    candidates: Sequence[RescoreCandidate]
+    start: int = 0
+    vector: Floats | None = None
+    results: list[RescoreResult] = field(default_factory=list)
+    error: AisleError | None = None
+    degraded: list[str] = field(default_factory=list)
+
+
+Job = SearchJob | RescoreJob
+
+
+def process(jobs: Sequence[Job]) -> None:
+    """What a worker does with what it took from the queue."""
+    searches: dict[Searcher, list[SearchJob]] = {}
+    for job in jobs:
+        if isinstance(job, SearchJob):
+            searches.setdefault(job.searcher, []).append(job)
+        else:
+            job.searcher.rescore(job)
+    for searcher, group in searches.items():
+        searcher.search(group)
+
+
+class Searcher:
+    """Answers searches over one version: lexical, dense, choose, score, order, respond."""
+
+    def __init__(
+        self,
+        *,
+        collection: str,
+        version: str,
+        catalog: Catalog,
+        words: LexicalIndex,
+        vectors: VectorIndex,
+        encoder: Encoder,
+        ranking: Ranking,
+    ) -> None:
+        self.collection = collection
+        self.version = version
+        self.catalog = catalog
+        self.words = words
+        self.vectors = vectors
+        self.encoder = encoder
+        self.ranking = ranking
+
+    def query(self, request: SearchRequest) -> Query:
+        """Stage 1. Raises BadInput or NotFound."""
+        return to_query(request, self.catalog.schema, self.ranking)
+
+    def search(self, jobs: Sequence[SearchJob]) -> None:
+        """All stages after the queue, for a batch. Each job ends with an answer or an error."""
+        started = perf_counter()
+        for job in jobs:
+            job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
+            self._find_words(job)
+        self._embed(jobs)
+        for job in jobs:
+            try:
+                job.answer = self._answer(job)
+            except AisleError as error:
+                job.error = error
+
+    def answer_so_far(self, job: SearchJob) -> SearchAnswer | None:
+        """At the deadline: the lexical tier's answer, if the job got that far."""
+        if job.found is None or not job.query.profile.uses_words:
+            return None
+        late = SearchJob(self, job.query, job.submitted, words=job.words, found=job.found)
+        late.degraded = [*job.degraded, "deadline"]
+        return self._answer(late)
+
+    def rescore(self, job: RescoreJob) -> None:
+        """Score the job's candidates exactly as a search would. One unknown product is that candidate's error."""
+        profile = job.profile
+        if profile.uses_dense and job.vector is None:
+            try:
+                job.vector = self.encoder.queries([job.text])[0]
+            except EncoderUnavailable:
+                job.degraded.append("encoder_error")
+                profile = self.ranking.profiles[TIER_LEXICAL]
+        words = self.words.parse(job.text)
+        vector = job.vector if profile.uses_dense else None
+        for offset, candidate in enumerate(job.candidates):
+            job.results.append(self._rescore_one(job.start + offset, candidate, words, vector, profile))
+
+    def similar(self, product_id: str, k: int) -> SearchAnswer:
+        """The nearest neighbours of a product; score = cosine of the stored vectors. Raises NotFound."""
+        row = self._row(product_id)
+        vector = self.vectors.vector(row)
+        length = float(np.linalg.norm(vector)) or 1.0
+        allowed = np.ones(len(self.catalog), dtype=np.bool_)
+        allowed[row] = False
+        rows, scores = self.vectors.search(vector / np.float32(length), k, allowed)
+        norms = np.array([np.linalg.norm(self.vectors.vector(int(near))) for near in rows], dtype=np.float64)
+        cosines = scores.astype(np.float64) / np.maximum(norms, 1e-12)
+        order = np.lexsort((rows, -cosines))
+        page = respond.Page(rows[order], cosines[order].tolist(), None, len(rows), False, {})
+        tail = respond.tail(
+            page, self.catalog, version=self.version, tier="similar", degraded=(), calibrated=False, fields=None
+        )
+        return SearchAnswer(tail, self.version, "similar", False, (), ())
+
+    def product(self, product_id: str) -> bytes:
+        """JSON object of one product. Raises NotFound."""
+        row = self._row(product_id)
+        head = respond.orjson.dumps({"id": product_id, "version": self.version})
+        return head[:-1] + b',"product":' + self.catalog.document(row) + b"}"
+
+    def result_set(self, query: Query, words: LexicalQuery | None, vector: Floats | None) -> Candidates:
+        """filter ∩ (lexical top-D ∪ dense top-D above the floor), for a query with text."""
+        allowed = retrieve.allowed_by(query.filter, self.catalog)
+        found = self._lexical(words, query.profile, allowed)
+        return choose(found, self._dense(vector, query.profile, allowed))
+
+    def rank(self, rows: Rows, words: LexicalQuery | None, vector: Floats | None, profile: Profile) -> Ranked:
+        """Both exact leg scores for every row, their weighted sum, and the order."""
+        return rank(rows, features.of_rows(rows, self.words, words, self.vectors, vector), profile)
+
+    def _find_words(self, job: SearchJob) -> None:
+        query = job.query
+        if query.text is None:
+            return
+        with _Stopwatch(job, "lexical"):
+            job.words = self.words.parse(query.text, prefix=query.request.prefix)
+            job.found = self._lexical(job.words, query.profile, retrieve.allowed_by(query.filter, self.catalog))
+
+    def _embed(self, jobs: Sequence[SearchJob]) -> None:
+        waiting = [job for job in jobs if job.query.text and job.vector is None and job.query.profile.uses_dense]
+        if not waiting:
+            return
+        if self.encoder.batches:
+            self._embed_together(waiting)
+        else:
+            for job in waiting:
+                self._embed_together([job])
+
+    def _embed_together(self, jobs: list[SearchJob]) -> None:
+        started = perf_counter()
+        try:
+            vectors = self.encoder.queries([job.query.text or "" for job in jobs])
+            for job, vector in zip(jobs, vectors, strict=True):
+                job.vector = vector
+        except EncoderUnavailable:
+            for job in jobs:
+                job.degraded.append("encoder_error")
+        spent = (perf_counter() - started) * 1e3
+        for job in jobs:
+            job.timings.append(Timing("embed", spent))
+
+    def _answer(self, job: SearchJob) -> SearchAnswer:
+        query = job.query
+        if query.text is None:
+            return self._browse(job)
+        profile = self._profile(job, dense=job.vector is not None)
+        vector = job.vector if profile.uses_dense else None
+        allowed = retrieve.allowed_by(query.filter, self.catalog)
+        with _Stopwatch(job, "dense"):
+            near = self._dense(vector, profile, allowed)
+        with _Stopwatch(job, "score"):
+            candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
+            ranked = self.rank(candidates.rows, job.words, vector, profile)
+            facets = self._facets(query, candidates.rows, job.words, vector, profile)
+            page = self._page(query, ranked, candidates, profile, facets)
+        return self._respond(job, page, profile.tier, profile.link.calibrated)
+
+    def _browse(self, job: SearchJob) -> SearchAnswer:
+        request = job.query.request
+        with _Stopwatch(job, "browse"):
+            allowed = retrieve.allowed_by(job.query.filter, self.catalog)
+            if request.sort:
+                rows = _rows_of(allowed, len(self.catalog))
+                total = len(rows)
+                rows = self.catalog.order_by(rows, request.sort, depth=MAX_BROWSE_DEPTH)
+            else:
+                rows, total = self.catalog.by_popularity(allowed, MAX_BROWSE_DEPTH)
+            facets = {}
+            for name in request.facets:
+                mask = retrieve.allowed_by(_relaxed(job.query.filter, name), self.catalog)
+                facets[name] = self.catalog.facet_counts(_rows_of(mask, len(self.catalog)), name, FACET_VALUES)
+            rows = rows[request.offset : request.offset + request.k]
+            page = respond.Page(rows, None, None, total, True, facets)
+        return self._respond(job, page, TIER_BROWSE, calibrated=False)
+
+    def _page(
+        self, query: Query, ranked: Ranked, candidates: Candidates, profile: Profile, facets: dict[str, Any]
+    ) -> respond.Page:
+        request = query.request
+        if request.sort:
+            ordered = self.catalog.order_by(candidates.rows, request.sort)
+            positions = {int(row): position for position, row in enumerate(ranked.rows)}
+            chosen = [positions[int(row)] for row in ordered[request.offset : request.offset + request.k]]
+        else:
+            chosen = list(range(request.offset, min(request.offset + request.k, len(ranked.rows))))
+        scores = profile.link.probability(ranked.raw[chosen]).tolist()
+        explanations = [explanation(ranked, position, profile) for position in chosen] if request.explain else None
+        return respond.Page(ranked.rows[chosen], scores, explanations, len(candidates.rows), candidates.exact, facets)
+
+    def _facets(
+        self, query: Query, rows: Rows, words: LexicalQuery | None, vector: Floats | None, profile: Profile
+    ) -> dict[str, Any]:
+        """Disjunctive counts: a facet's own choice does not narrow its own values."""
+        counts = {}
+        for name in query.request.facets:
+            condition = _relaxed(query.filter, name)
+            if condition is not query.filter:
+                allowed = retrieve.allowed_by(condition, self.catalog)
+                near = self._dense(vector, profile, allowed)
+                relaxed = choose(self._lexical(words, profile, allowed), near).rows
+            else:
+                relaxed = rows
+            counts[name] = self.catalog.facet_counts(relaxed, name, FACET_VALUES)
+        return counts
+
+    def _respond(self, job: SearchJob, page: respond.Page, tier: str, calibrated: bool) -> SearchAnswer:
+        with _Stopwatch(job, "respond"):
+            tail = respond.tail(
+                page,
+                self.catalog,
+                version=self.version,
+                tier=tier,
+                degraded=job.degraded,
+                calibrated=calibrated,
+                fields=job.query.request.fields,
+            )
+        return SearchAnswer(tail, self.version, tier, False, tuple(job.degraded), tuple(job.timings))
+
+    def _lexical(self, words: LexicalQuery | None, profile: Profile, allowed: Mask | None) -> LexicalHits:
+        if words is None or not profile.uses_words:
+            return retrieve.NO_LEXICAL_HITS
+        return retrieve.lexical(self.words, words, profile.depth, allowed)
+
+    def _dense(self, vector: Floats | None, profile: Profile, allowed: Mask | None) -> retrieve.DenseHits:
+        if vector is None:
+            return retrieve.NO_DENSE_HITS
+        return retrieve.dense(self.vectors, vector, profile.depth, profile.floor, allowed)
+
+    def _profile(self, job: SearchJob, *, dense: bool) -> Profile:
+        wanted = job.query.profile
+        if dense or not wanted.uses_dense:
+            return wanted
+        if not wanted.uses_words:
+            raise EncoderUnavailable(f"profile {wanted.name!r} has no words to fall back to")
+        return self.ranking.profiles[TIER_LEXICAL]
+
+    def _rescore_one(
+        self, index: int, candidate: RescoreCandidate, words: LexicalQuery, vector: Floats | None, profile: Profile
+    ) -> RescoreResult:
+        missing: tuple[str, ...] = ()
+        if candidate.id is not None:
+            row = self.catalog.row(candidate.id)
+            if row is None:
+                return RescoreResult(index, error="unknown product")
+            known = features.of_rows(np.array([row], dtype=np.int32), self.words, words, self.vectors, vector)
+        else:
+            text = normalize_text(candidate.text or "")
+            if not text:
+                return RescoreResult(index, error="empty text")
+            try:
+                product = None if vector is None else self.encoder.products([text])[0]
+            except EncoderUnavailable:
+                return RescoreResult(index, error="encoder not available")
+            known = features.of_text(text, text, product, self.words, words, vector)
+            missing = self.catalog.schema.text_roles_beyond_title()
+        raw = rank(np.zeros(1, dtype=np.int32), known, profile).raw
+        return RescoreResult(index, score=float(profile.link.probability(raw)[0]), missing_fields=missing)
+
+    def _row(self, product_id: str) -> int:
+        row = self.catalog.row(product_id)
+        if row is None:
+            raise NotFound(f"no product {product_id[:128]!r}")
+        return row
+
+
+def _relaxed(condition: Filter | None, name: str) -> Filter | None:
+    return None if condition is None else without(condition, name)
+
+
+def _rows_of(allowed: Mask | None, count: int) -> Rows:
+    return np.arange(count, dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
+
+
+class _Stopwatch:
+    """Times a stage into its job."""
+
+    __slots__ = ("_job", "_stage", "_started")
+
+    def __init__(self, job: SearchJob, stage: str) -> None:
+        self._job, self._stage = job, stage
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._job.timings.append(Timing(self._stage, (perf_counter() - self._started) * 1e3))

@@ -1,0 +1,260 @@
+"""What the edge talks to: caches, the queue, deadlines and the served versions, in front of the Searcher.
+
+A search: normalise → first cache level → an identical search in flight? → second cache level → queue → answer.
+Everything here runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+from app import metrics
+from app.errors import DeadlineExceeded, Unavailable
+from app.runtime.batcher import Batcher, Priority, Ticket
+from app.runtime.deadline import after_ms, now
+from app.search.cache import Cache, answer_key, vector_key
+from app.search.collections import Collections
+from app.search.normalize import Query
+from app.search.searcher import Job, RescoreJob, Searcher, SearchJob, process
+from app.types import (
+    RescoreAnswer,
+    RescoreCandidate,
+    RescoreItem,
+    RescoreResult,
+    SearchAnswer,
+    SearchRequest,
+    Timing,
+)
+
+# A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
+# encoder run (4 ms at 64 tokens), an id a look-up.
+_TEXTS_A_SLICE = 2
+_IDS_A_SLICE = 256
+_RESCORE_DEADLINE_S = 60.0
+_SLICES_AT_ONCE = 4
+
+
+class SearchService:
+    """One per process. `open` before use, `close` after."""
+
+    def __init__(
+        self, collections: Collections, cache: Cache, batcher: Batcher[Job], *, show_images: bool = False
+    ) -> None:
+        self._collections = collections
+        self._cache = cache
+        self._batcher = batcher
+        self._show_images = show_images
+        self._flights: dict[bytes, Ticket[Job]] = {}
+        self.started = False
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """A verified, warm version of every collection is served, and the process is not on its way out."""
+        return self.started and not self.draining
+
+    async def open(self) -> None:
+        """Load and warm every collection, then open the caches and the queue. Raises BundleError."""
+        await asyncio.to_thread(self._collections.open)
+        await self._cache.open()
+        self._batcher.start()
+        self._collections.follow()
+        self.started = True
+        metrics.READY.set(1)
+
+    async def close(self) -> None:
+        """Reverse of open."""
+        self.draining = True
+        metrics.READY.set(0)
+        await self._collections.close()
+        await self._batcher.stop()
+        await self._cache.close()
+
+    async def search(self, request: SearchRequest) -> SearchAnswer:
+        """Answer within `request.timeout_ms`: from a cache, in full, or with the best found so far, saying so.
+
+        Raises BadInput, NotFound, Overloaded, Unavailable, or DeadlineExceeded when there is nothing to give yet."""
+        started = perf_counter()
+        deadline = after_ms(request.timeout_ms)
+        searcher = self._searcher(request.collection)
+        query = searcher.query(request)
+        key = answer_key(request.collection, searcher.version, query.parts)
+        normalized = perf_counter()
+        answer = self._cached(self._cache.local_answer(key), searcher)
+        if answer is None:
+            answer = await self._look_further(searcher, query, key, deadline)
+        timings = (
+            Timing("normalize", (normalized - started) * 1e3),
+            *answer.timings,
+            Timing("total", (perf_counter() - started) * 1e3),
+        )
+        self._count(request, answer)
+        return SearchAnswer(answer.tail, answer.version, answer.tier, answer.cached, answer.degraded, timings)
+
+    async def rescore(
+        self,
+        item: RescoreItem,
+        *,
+        collection: str = "default",
+        profile: str = "default",
+        deadline_s: float | None = None,
+    ) -> RescoreAnswer:
+        """Score the item's candidates, behind waiting searches, in slices of a few milliseconds."""
+        searcher = self._searcher(collection)
+        query = searcher.query(SearchRequest(item.query, k=1, profile=profile, collection=collection))
+        deadline = now() + (deadline_s or _RESCORE_DEADLINE_S)
+        jobs = _slices(searcher, query, item.candidates)
+        vector = vector_key(searcher.encoder.digest, query.text or "")
+        if jobs:
+            jobs[0].vector = self._cache.local_vector(vector)
+            await self._batcher.run(jobs[0], deadline=deadline, priority=Priority.BULK)
+            for job in jobs[1:]:
+                job.vector = jobs[0].vector
+            await self._run_some(jobs[1:], deadline)
+        results: list[RescoreResult] = [result for job in jobs for result in job.results]
+        for form, count in (("id", sum(c.id is not None for c in item.candidates)),
+                            ("text", sum(c.text is not None for c in item.candidates))):
+            metrics.RESCORED.labels(form).inc(count)
+        degraded = tuple(sorted({reason for job in jobs for reason in job.degraded}))
+        tier = "lexical" if degraded else query.profile.tier
+        return RescoreAnswer(searcher.version, tier, tuple(results), degraded)
+
+    async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
+        """Neighbours of a product. Raises NotFound."""
+        return self._searcher(collection).similar(product_id, k)
+
+    def product(self, product_id: str, *, collection: str = "default") -> bytes:
+        """JSON object of one product. Raises NotFound."""
+        return self._searcher(collection).product(product_id)
+
+    def versions(self) -> dict[str, Any]:
+        """What is served, and which versions it could be rolled back to."""
+        listed = []
+        for name, served in self._collections.all().items():
+            searcher = served.searcher
+            history = self._collections.store(name).history()
+            listed.append(
+                {
+                    "collection": name,
+                    "version": searcher.version,
+                    "loaded_at": served.loaded_at,
+                    "products": len(searcher.catalog),
+                    "encoder": searcher.encoder.description.get("name"),
+                    "provider": searcher.encoder.provider,
+                    "index": searcher.vectors.kind,
+                    "judged": bool(served.content.get("judgements")),
+                    "previous": [version for version in history if version != searcher.version],
+                }
+            )
+        return {"collections": listed}
+
+    def collections(self) -> dict[str, Any]:
+        """What the search page needs to know of each collection."""
+        listed = []
+        for name, served in self._collections.all().items():
+            about = served.content.get("catalogue") or {}
+            schema = served.searcher.catalog.schema
+            listed.append(
+                {
+                    "name": name,
+                    "version": served.searcher.version,
+                    "products": len(served.searcher.catalog),
+                    "title": about.get("title") or name,
+                    "attribution": about.get("attribution") or "",
+                    "examples": about.get("examples") or [],
+                    "show_images": self._show_images,
+                    "fields": [{"name": f.name, "type": f.type, "facet": f.facet} for f in schema.fields],
+                }
+            )
+        return {"collections": listed}
+
+    def _searcher(self, collection: str) -> Searcher:
+        if not self.started:
+            raise Unavailable("the service is starting")
+        return self._collections.get(collection).searcher
+
+    async def _look_further(self, searcher: Searcher, query: Query, key: bytes, deadline: float) -> SearchAnswer:
+        ticket = self._flights.get(key)
+        if ticket is None:
+            text = query.text if query.profile.uses_dense else None
+            vector = None if text is None else vector_key(searcher.encoder.digest, text)
+            known = None if vector is None else self._cache.local_vector(vector)
+            stored, fetched = await self._cache.fetch(key, vector if known is None else None)
+            answer = self._cached(stored, searcher)
+            if answer is not None:
+                return answer
+            ticket = self._flights.get(key)  # somebody may have set out while Redis was asked
+            if ticket is None:
+                return await self._set_out(searcher, query, key, deadline, vector, fetched if known is None else known)
+        metrics.SINGLE_FLIGHT_SHARED.inc()
+        return await self._land(key, ticket, deadline)
+
+    async def _set_out(
+        self, searcher: Searcher, query: Query, key: bytes, deadline: float, vector: bytes | None, known: Any
+    ) -> SearchAnswer:
+        job = SearchJob(searcher, query, perf_counter(), vector=known)
+        ticket = self._batcher.submit(job)
+        self._flights[key] = ticket
+        answer = await self._land(key, ticket, deadline)
+        if not answer.degraded:
+            fresh = job.vector if known is None else None
+            self._cache.put(key, answer.tier.encode() + b"\n" + answer.tail, vector, fresh)
+        return answer
+
+    async def _land(self, key: bytes, ticket: Ticket[Job], deadline: float) -> SearchAnswer:
+        job = ticket.job
+        assert isinstance(job, SearchJob)
+        try:
+            await self._batcher.wait(ticket, deadline)
+        except DeadlineExceeded:
+            answer = job.searcher.answer_so_far(job)
+            if answer is None:
+                raise
+            return answer
+        finally:
+            # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
+            if (ticket.done or ticket.abandoned) and self._flights.get(key) is ticket:
+                del self._flights[key]
+        if job.error is not None:
+            raise job.error
+        if job.answer is None:
+            raise Unavailable("the search was given up")
+        return job.answer
+
+    async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:
+        for start in range(0, len(jobs), _SLICES_AT_ONCE):
+            some = jobs[start : start + _SLICES_AT_ONCE]
+            await asyncio.gather(
+                *(self._batcher.run(job, deadline=deadline, priority=Priority.BULK) for job in some)
+            )
+
+    def _cached(self, value: bytes | None, searcher: Searcher) -> SearchAnswer | None:
+        if value is None:
+            return None
+        tier, _, tail = value.partition(b"\n")
+        return SearchAnswer(tail, searcher.version, tier.decode(), True, (), ())
+
+    def _count(self, request: SearchRequest, answer: SearchAnswer) -> None:
+        metrics.SEARCHES.labels(request.collection, answer.tier).inc()
+        for reason in answer.degraded:
+            metrics.DEGRADED.labels(reason).inc()
+        for timing in answer.timings:
+            metrics.STAGE_SECONDS.labels(timing.stage).observe(timing.ms / 1e3)
+        if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
+            metrics.NO_RESULTS.labels(request.collection).inc()
+
+
+def _slices(searcher: Searcher, query: Query, candidates: Sequence[RescoreCandidate]) -> list[RescoreJob]:
+    """Consecutive candidates in slices that cost about the same time."""
+    jobs: list[RescoreJob] = []
+    start = cost = 0
+    for position, candidate in enumerate(candidates):
+        cost += 1 if candidate.text is None else _IDS_A_SLICE // _TEXTS_A_SLICE
+        if cost >= _IDS_A_SLICE or position == len(candidates) - 1:
+            part = candidates[start : position + 1]
+            jobs.append(RescoreJob(searcher, query.text or "", query.profile, part, start))
+            start, cost = position + 1, 0
+    return jobs

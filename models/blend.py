@@ -1,0 +1,162 @@
+"""Learn the blend's weights and the link to a probability from judgements.
+
+The weights are chosen on a grid by mean nDCG@10 over the training queries; the dense weight is fixed at 1, because only
+ratios matter to the order. Features come from the searcher itself, over the very candidates that it would retrieve, so
+nothing can differ between fitting and serving. The grid is coarse on purpose: weights fit the shop, and 84 queries
+cannot tell fine steps apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from app.search.calibrate import Link
+from app.search.features import Features
+from app.search.rerank import Profile, Ranking, rank
+from app.search.searcher import Searcher
+from app.types import Rows, SearchRequest
+from models.relevance import Gain, Qrels, Queries, Run, fit_link
+
+GRID = tuple(round(0.1 * step, 1) for step in range(16))
+_CUT = 10
+Floats = npt.NDArray[np.float64]
+
+# What a catalogue without judgements of its own inherits: weights from the relevance notes (equal BM25 legs at half the
+# weight of the dense pair, which held on three shops); the links are those fitted on the shipped ESCI judgements.
+DEFAULT_WEIGHTS = (1.0, 0.3, 0.3)
+DEFAULT_DEPTH = 200
+DEFAULT_FLOOR = 0.2
+
+
+def default_ranking() -> Ranking:
+    """The ranking of a catalogue that nobody has judged: robust weights, links marked as not calibrated."""
+    return _ranking(
+        DEFAULT_WEIGHTS,
+        {
+            "default": Link(7.0, -4.4, False),
+            "lexical": Link(4.0, -1.6, False),
+            "dense": Link(8.0, -4.0, False),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One query's candidates (rows ascending, features [n, 3]) and its judged products likewise, with their grades."""
+
+    rows: Rows
+    features: Features
+    judged_rows: Rows
+    judged_features: Features
+    grades: Floats
+
+
+def examine(searcher: Searcher, queries: Queries, qrels: Qrels, profile: str = "default") -> dict[str, Examined]:
+    """Run every judged query's retrieval once and keep what ranking needs. Judged products that the catalogue does not
+    hold are left out of the judged pairs."""
+    examined = {}
+    for query_id, text in queries.items():
+        if query_id not in qrels:
+            continue
+        query = searcher.query(SearchRequest(text, profile=profile))
+        words = searcher.words.parse(query.text or "")
+        vector = searcher.encoder.queries([query.text or ""])[0]
+        rows = searcher.result_set(query, words, vector).rows
+        known = [(searcher.catalog.row(i), grade) for i, grade in sorted(qrels[query_id].items())]
+        pairs = sorted((row, grade) for row, grade in known if row is not None)
+        judged = np.array([row for row, _ in pairs], dtype=np.int32)
+        examined[query_id] = Examined(
+            rows,
+            _features(searcher, rows, words, vector),
+            judged,
+            _features(searcher, judged, words, vector),
+            np.array([grade for _, grade in pairs], dtype=np.float64),
+        )
+    return examined
+
+
+def fit_weights(examined: Mapping[str, Examined], query_ids: Iterable[str], qrels: Qrels, gain: Gain) -> tuple[float, ...]:
+    """The grid point with the best mean nDCG@10 over the queries; of equals, the one nearest to the defaults."""
+    grid = np.array([(1.0, title, text) for title in GRID for text in GRID])
+    total = np.zeros(len(grid))
+    for query_id in query_ids:
+        one = examined[query_id]
+        ideal = _dcg(np.sort(gain.of(np.array(list(qrels[query_id].values()))))[::-1][:_CUT])
+        if ideal == 0 or not len(one.rows):
+            continue
+        gains = np.zeros(len(one.rows))
+        at = np.searchsorted(one.rows, one.judged_rows)
+        held = (at < len(one.rows)) & (one.rows[np.minimum(at, len(one.rows) - 1)] == one.judged_rows)
+        gains[at[held]] = gain.of(one.grades[held])
+        for point, weights in enumerate(grid):
+            raw = one.features @ weights
+            total[point] += _dcg(gains[np.lexsort((one.rows, -raw))[:_CUT]]) / ideal
+    distance = np.abs(grid - np.array(DEFAULT_WEIGHTS)).sum(axis=1)
+    best = min(range(len(grid)), key=lambda point: (-round(total[point], 9), distance[point]))
+    return tuple(float(weight) for weight in grid[best])
+
+
+def fit_profile_link(examined: Mapping[str, Examined], query_ids: Iterable[str], weights: Sequence[float], gain: Gain) -> Link:
+    """Platt's link over the judged pairs of the queries, each query weighing the same."""
+    raws, labels, pair_weights = [], [], []
+    for query_id in query_ids:
+        one = examined[query_id]
+        if len(one.judged_rows):
+            raws.append(one.judged_features @ np.array(weights))
+            labels.append(one.grades >= gain.relevant_at)
+            pair_weights.append(np.full(len(one.judged_rows), 1.0))
+    link = fit_link(np.concatenate(raws), np.concatenate(labels).astype(float), np.concatenate(pair_weights))
+    return Link(link.slope, link.intercept, True)
+
+
+def fit_ranking(examined: Mapping[str, Examined], query_ids: Iterable[str], qrels: Qrels, gain: Gain) -> Ranking:
+    """Weights of the default profile and the links of all profiles, from the given queries alone."""
+    ids = [query_id for query_id in query_ids if query_id in examined]
+    weights = fit_weights(examined, ids, qrels, gain)
+    shaped = _ranking(weights, default_ranking_links())
+    return Ranking(
+        {
+            name: replace(one, link=fit_profile_link(examined, ids, one.weights, gain))
+            for name, one in shaped.profiles.items()
+        }
+    )
+
+
+def default_ranking_links() -> dict[str, Link]:
+    """The shipped links by profile."""
+    return {name: one.link for name, one in default_ranking().profiles.items()}
+
+
+def run_of(searcher: Searcher, examined: Mapping[str, Examined], query_ids: Iterable[str], profile: Profile, name: str) -> Run:
+    """The ranking that `profile` gives the examined candidates. For a profile of one leg, candidates that only the
+    other leg brought score by this leg alone, as its own search would rank them."""
+    ranked = {}
+    for query_id in query_ids:
+        one = examined[query_id]
+        order = rank(one.rows, one.features, profile)
+        ids = [searcher.catalog.id(int(row)) for row in order.rows]
+        ranked[query_id] = [(product, float(len(ids) - place)) for place, product in enumerate(ids)]
+    return Run(ranked, name)
+
+
+def _ranking(weights: tuple[float, ...], links: Mapping[str, Link]) -> Ranking:
+    dense, title, text = weights
+    words = (title, text) if title or text else (0.5, 0.5)
+    shapes = {"default": (dense, title, text), "lexical": (0.0, *words), "dense": (1.0, 0.0, 0.0)}
+    return Ranking(
+        {name: Profile(name, DEFAULT_DEPTH, DEFAULT_FLOOR, shape, links[name]) for name, shape in shapes.items()}
+    )
+
+
+def _features(searcher: Searcher, rows: Rows, words: object, vector: object) -> Features:
+    from app.search import features
+
+    return features.of_rows(rows, searcher.words, words, searcher.vectors, vector)  # type: ignore[arg-type]
+
+
+def _dcg(gains: Floats) -> float:
+    return float(np.sum(gains / np.log2(np.arange(2, len(gains) + 2))))

@@ -1,0 +1,254 @@
+"""aisle build: a catalogue becomes a verified, published version."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import models
+from app import __version__
+from app.errors import BadInput, BundleError
+from app.index.bundle import BundleStore, Manifest
+from app.index.catalog import Catalog
+from app.index.dense import ExactIndex, FaissIndex, VectorIndex
+from app.index.lexical import LexicalIndex
+from app.index.product_text import dense_texts, lexical_texts, text_hash
+from app.search.collections import GOLDEN, golden_answers
+from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
+from app.search.rerank import Ranking
+from app.search.searcher import Searcher
+from app.types import Floats, Product
+from models.blend import default_ranking, examine, fit_ranking
+from models.encode import product_vectors
+from models.relevance import Gain, Qrels, Queries
+from scripts.output import Output
+from scripts.readers import open_catalogue
+
+DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
+HASHES = "hashes.npy"
+_GOLDEN_QUERIES = 20
+_PROBES = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("catalogue", type=Path, help="JSONL (.jsonl, .jsonl.gz), CSV (.csv, .csv.gz) or Parquet file")
+    parser.add_argument("--bundles", type=Path, required=True, help="folder of versions; made when absent")
+    parser.add_argument("--collection", default="default", help="name of the collection (default: default)")
+    parser.add_argument("--mapping", type=Path, help="TOML file that maps the catalogue's columns to fields and types")
+    parser.add_argument("--encoder", type=Path, default=DEFAULT_ENCODER, help="encoder folder (default: the shipped one)")
+    parser.add_argument("--vectors", type=Path, help="precomputed vectors, F.npy with the ids in F.ids.txt, one a line")
+    parser.add_argument("--reuse", metavar="VERSION", help="take vectors of unchanged texts from this version, or 'current'")
+    parser.add_argument("--queries", type=Path, help="judged queries (query_id<TAB>text): fit the ranking to this shop")
+    parser.add_argument("--qrels", type=Path, help="their judgements (query_id<TAB>product_id<TAB>grade)")
+    parser.add_argument("--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)")
+    parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    values: Floats
+    embedded: int
+    reused: int
+    given: int
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Read → text → vectors → indexes → ranking → golden queries → seal → verify → publish."""
+    if (arguments.queries is None) != (arguments.qrels is None):
+        raise BadInput("--queries and --qrels belong together")
+    if arguments.vectors and arguments.reuse:
+        raise BadInput("--vectors and --reuse exclude each other")
+    started = time.perf_counter()
+    store = BundleStore(arguments.bundles, arguments.collection)
+    reader = open_catalogue(arguments.catalogue, arguments.mapping)
+    with output.progress("reading", unit="rows") as tick:
+        products = []
+        for product in reader.products():
+            products.append(product)
+            tick(1)
+    products.sort(key=lambda product: product.id)
+    schema, report = reader.schema, reader.report
+    output.say(f"{len(products):,} products read" + (f", {sum(report.refused.values()):,} rows refused" if report.refused else ""))
+    for reason, count in sorted(report.refused.items()):
+        output.say(f"  refused {count:,}: {reason}")
+
+    encoder = Encoder(arguments.encoder)
+    texts = [dense_texts(product, schema) for product in products]
+    vectors = _vectors(arguments, store, encoder, products, texts, output)
+    with store.building() as folder:
+        output.say("indexing")
+        catalog = Catalog.build(products, schema)
+        catalog.save(folder)
+        words = LexicalIndex.build(lexical_texts(product, schema) for product in products)
+        words.save(folder)
+        index = FaissIndex.build(vectors.values)
+        index.save(folder)
+        np.save(folder / HASHES, _hashes(texts))
+        for name in (MODEL, PRODUCT_MODEL, TOKENIZER, DESCRIPTION):
+            if (arguments.encoder / name).exists():
+                shutil.copyfile(arguments.encoder / name, folder / name)
+
+        def searcher(ranking: Ranking) -> Searcher:
+            return Searcher(
+                collection=arguments.collection, version="unpublished", catalog=catalog, words=words, vectors=index,
+                encoder=encoder, ranking=ranking,
+            )
+
+        ranking, judgements = _ranking(arguments, searcher(default_ranking()), output)
+        golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
+        (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
+        content = {
+            "aisle": __version__,
+            "products": len(products),
+            "refused": dict(report.refused),
+            "catalogue": reader.info.to_json(),
+            "encoder": {key: encoder.description.get(key) for key in ("name", "dimension", "precision")},
+            "vectors": {"embedded": vectors.embedded, "reused": vectors.reused, "given": vectors.given},
+            "dense": {"kind": index.kind, "recall_at_100": _recall_probe(index, vectors.values)},
+            "ranking": ranking.to_json(),
+            "judgements": judgements,
+        }
+        version = store.seal(folder, content)
+    store.verify(version)
+    if not arguments.no_publish:
+        store.publish(version)
+    seconds = time.perf_counter() - started
+    output.result(
+        {"version": version, "collection": arguments.collection, "published": not arguments.no_publish,
+         "seconds": round(seconds, 1), **content},
+        f"{'published' if not arguments.no_publish else 'built'} {version}: {len(products):,} products, {index.kind}, "
+        f"{vectors.embedded:,} embedded, {vectors.reused:,} reused, {vectors.given:,} given, in {seconds:.0f} s",
+    )
+    return 0
+
+
+def _vectors(
+    arguments: argparse.Namespace,
+    store: BundleStore,
+    encoder: Encoder,
+    products: Sequence[Product],
+    texts: Sequence[tuple[str, str]],
+    output: Output,
+) -> _Vectors:
+    if arguments.vectors:
+        values = _given(arguments.vectors, [product.id for product in products], encoder, texts, output)
+        return _Vectors(values, 0, 0, len(products))
+    values = np.empty((len(products), encoder.dimension), dtype=np.float32)
+    missing = list(range(len(products)))
+    if arguments.reuse:
+        old = _old_vectors(store, arguments.reuse, encoder)
+        hashes = [bytes(one) for one in _hashes(texts)]
+        missing = []
+        for position, digest in enumerate(hashes):
+            if digest in old:
+                values[position] = old[digest]
+            else:
+                missing.append(position)
+    with output.progress("embedding", unit="products", total=len(missing)) as tick:
+        values[missing] = product_vectors(encoder, [texts[position] for position in missing], tick)
+    return _Vectors(values, len(missing), len(products) - len(missing), 0)
+
+
+def _old_vectors(store: BundleStore, version: str, encoder: Encoder) -> dict[bytes, Floats]:
+    name = store.current() if version == "current" else version
+    if name is None:
+        raise BadInput("--reuse current: nothing is published yet")
+    manifest: Manifest = store.verify(name)
+    folder = store.path(name)
+    expected = encoder.description["sha256"]
+    for part, digest in expected.items():
+        if part in manifest.parts and manifest.parts[part][0] != digest:
+            raise BadInput(f"--reuse {name}: it was made with another encoder ({part} differs)")
+    index = FaissIndex.load(folder)
+    hashes = np.load(folder / HASHES, allow_pickle=False)
+    return {bytes(digest): index.vector(row) for row, digest in enumerate(hashes)}
+
+
+def _given(path: Path, ids: list[str], encoder: Encoder, texts: Sequence[tuple[str, str]], output: Output) -> Floats:
+    names = path.with_suffix(".ids.txt")
+    try:
+        vectors = np.load(path, allow_pickle=False, mmap_mode="r")
+        given_ids = names.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--vectors: {error}") from error
+    if given_ids and given_ids[-1] == "":
+        given_ids.pop()
+    if vectors.ndim != 2 or vectors.shape != (len(given_ids), encoder.dimension):
+        raise BadInput(
+            f"--vectors: {path.name} has shape {vectors.shape}; {names.name} and the encoder ask for "
+            f"({len(given_ids)}, {encoder.dimension})"
+        )
+    place = {one: position for position, one in enumerate(given_ids)}
+    if len(place) != len(given_ids):
+        raise BadInput(f"--vectors: {names.name} holds an id twice")
+    lacking = [one for one in ids if one not in place]
+    if lacking:
+        raise BadInput(f"--vectors: {len(lacking):,} products have no vector, such as {lacking[0]!r}")
+    values = np.asarray(vectors[[place[one] for one in ids]], dtype=np.float32)
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1) | ~values.any(axis=1))
+    if len(broken):
+        raise BadInput(f"--vectors: {len(broken):,} vectors are zero or not finite, such as that of {ids[broken[0]]!r}")
+    _compare(values, encoder, texts, output)
+    return values
+
+
+def _compare(values: Floats, encoder: Encoder, texts: Sequence[tuple[str, str]], output: Output) -> None:
+    """Vectors are taken as given, but a mix-up (another encoder, shifted rows) is worth a word."""
+    probes = np.random.default_rng(0).choice(len(texts), min(_PROBES, len(texts)), replace=False)
+    own = product_vectors(encoder, [texts[probe] for probe in probes])
+    lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(values[probes], axis=1)
+    agreement = float(np.mean(np.sum(own * values[probes], axis=1) / lengths))
+    if agreement < 0.9:
+        output.warn(f"the given vectors agree with this encoder's only to a mean cosine of {agreement:.2f}")
+
+
+def _hashes(texts: Sequence[tuple[str, str]]) -> np.ndarray:  # type: ignore[type-arg]  # void16 [n]
+    return np.frombuffer(b"".join(bytes.fromhex(text_hash(one)) for one in texts), dtype="V16")
+
+
+def _ranking(
+    arguments: argparse.Namespace, searcher: Searcher, output: Output
+) -> tuple[Ranking, dict[str, Any] | None]:
+    if arguments.queries is None:
+        return default_ranking(), None
+    queries, qrels = Queries.load(arguments.queries), Qrels.load(arguments.qrels)
+    gain = Gain(relevant_at=arguments.relevant_at)
+    output.say(f"fitting the ranking to {len(queries)} judged queries")
+    examined = examine(searcher, queries, qrels)
+    ranking = fit_ranking(examined, queries, qrels, gain)
+    about = {"queries": queries.digest, "qrels": qrels.digest, "pairs": qrels.pairs, "relevant_at": gain.relevant_at}
+    return ranking, about
+
+
+def _golden_texts(arguments: argparse.Namespace, catalog: Catalog, examples: Sequence[str]) -> list[str]:
+    texts = list(examples)
+    if arguments.queries is not None:
+        texts += Queries.load(arguments.queries).values()
+    else:
+        step = max(1, len(catalog) // _GOLDEN_QUERIES)
+        role = catalog.schema.roles.title
+        texts += [str(catalog.fields(row).get(role, "")) for row in range(0, len(catalog), step)]
+    return list(dict.fromkeys(text[:200] for text in texts if text.strip()))[:_GOLDEN_QUERIES]
+
+
+def _recall_probe(index: VectorIndex, vectors: Floats) -> float:
+    """Share of the exact top 100 that the index finds, over probe products' own vectors."""
+    probes = np.random.default_rng(0).choice(len(vectors), min(_PROBES, len(vectors)), replace=False)
+    exact = ExactIndex(vectors)
+    depth = min(100, len(vectors))
+    shares = []
+    for probe in probes:
+        wanted = set(exact.search(vectors[probe], depth, None)[0].tolist())
+        shares.append(len(wanted & set(index.search(vectors[probe], depth, None)[0].tolist())) / depth)
+    recall = float(np.mean(shares))
+    if recall < 0.9:
+        raise BundleError(f"the index finds only {recall:.0%} of the exact top 100")
+    return round(recall, 4)

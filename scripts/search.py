@@ -1,0 +1,46 @@
+"""aisle search: one search from the command line, with its parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from time import perf_counter
+
+from app.search.searcher import SearchJob
+from app.types import SearchRequest
+from scripts.output import Output
+from scripts.stored import add_bundle_arguments, open_version
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", help="what a shopper would type")
+    parser.add_argument("-k", type=int, default=10, help="how many products (default: 10)")
+    parser.add_argument("--profile", default="default", help="default, lexical or dense")
+    parser.add_argument("--filter", type=json.loads, help='such as \'{"field": "brand", "in": ["Sony"]}\'')
+    parser.add_argument("--explain", action="store_true", help="show what each feature brought to the score")
+    add_bundle_arguments(parser)
+
+
+def run(arguments: argparse.Namespace, output: Output) -> int:
+    searcher = open_version(arguments).searcher
+    request = SearchRequest(
+        arguments.words, k=arguments.k, profile=arguments.profile, explain=arguments.explain, filter=arguments.filter
+    )
+    started = perf_counter()
+    job = SearchJob(searcher, searcher.query(request), started)
+    searcher.search([job])
+    if job.answer is None:
+        raise job.error or RuntimeError("no answer")
+    took_ms = (perf_counter() - started) * 1e3
+    answer = json.loads(b"{" + job.answer.tail)
+    lines = []
+    for place, hit in enumerate(answer["hits"], 1):
+        title = next((str(value) for name, value in hit["product"].items() if name == searcher.catalog.schema.roles.title), "")
+        lines.append(f"{place:3}. {hit['score']:.3f}  {title[:100]}  [{hit['id']}]")
+        for part in (hit["explanation"] or {}).get("contributions", []):
+            lines.append(f"       {part['contribution']:+.4f}  {part['name']} {part['value']:.4f} × {part['weight']:g}")
+    total = answer["total"]
+    more = "or more " if total["relation"] == "gte" else ""
+    lines.append(f"{total['value']} {more}products, {took_ms:.2f} ms, tier {answer['tier']}, version {answer['version']}")
+    output.result({"took_ms": round(took_ms, 3), **answer}, "\n".join(lines))
+    return 0

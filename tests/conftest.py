@@ -1,0 +1,116 @@
+"""Shared fixtures: a tiny bundle for behaviour, the shipped catalogues for numbers, the real application around both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.search.collections import Encoders, load
+from app.search.searcher import Searcher
+from app.index.bundle import BundleStore
+from app.settings import Settings
+from scripts.cli import main as aisle
+from tests import tiny
+from tests.redis_server import redis_server
+
+__all__ = ["redis_server"]
+pytest_plugins = ["tests.skips"]
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "data"
+# Embedding the shipped catalogues takes a minute: kept between runs, and rebuilt with whatever texts are unchanged.
+BUILT = ROOT / "build" / "test-bundles"
+
+Client = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer encoder's folder."""
+    return tiny.write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundles(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """Sixty products, built and published through the command line. Do not write here: copy it first."""
+    folder = tmp_path_factory.mktemp("tiny")
+    catalogue = tiny.write_catalogue(folder / "products.jsonl", tiny.products())
+    bundles = folder / "bundles"
+    assert aisle(["build", str(catalogue), "--encoder", str(tiny_encoder), "--bundles", str(bundles)]) == 0
+    return bundles
+
+
+@pytest.fixture(scope="session")
+def tiny_searcher(tiny_bundles: Path) -> Searcher:
+    """The tiny bundle, opened."""
+    return open_current(tiny_bundles)
+
+
+@pytest.fixture(scope="session")
+def shipped_bundles() -> Path:
+    """Both shipped catalogues as `make run` builds them: default (ESCI, with its judgements) and retail."""
+    esci, retail = DATA / "esci", DATA / "retail"
+    _build(esci, "default", ["--queries", str(esci / "dev.queries.tsv"), "--qrels", str(esci / "dev.qrels.tsv")])
+    _build(retail, "retail", [])
+    return BUILT
+
+
+def _build(data: Path, collection: str, more: list[str]) -> None:
+    reuse = ["--reuse", "current"] if BundleStore(BUILT, collection).current() else []
+    command = ["build", str(data / "products.jsonl.gz"), "--mapping", str(data / "mapping.toml")]
+    command += ["--bundles", str(BUILT), "--collection", collection, *more]
+    # A bundle made by another encoder or format cannot be reused: then everything is embedded again.
+    if aisle([*command, *reuse]) != 0:
+        assert aisle(command) == 0
+
+
+@pytest.fixture(scope="session")
+def esci(shipped_bundles: Path) -> Searcher:
+    """The shipped ESCI catalogue, opened."""
+    return open_current(shipped_bundles)
+
+
+@pytest.fixture(scope="session")
+def retail(shipped_bundles: Path) -> Searcher:
+    """The shipped retail catalogue, opened."""
+    return open_current(shipped_bundles, "retail")
+
+
+def open_current(bundles: Path, collection: str = "default") -> Searcher:
+    """Verify and open what is published."""
+    store = BundleStore(bundles, collection)
+    version = store.current()
+    assert version is not None
+    return load(store, version, Encoders("cpu")).searcher
+
+
+@pytest.fixture
+def client() -> Client:
+    """`async with client(bundles, timeout_ms=50) as http:` runs the real application, start-up and all."""
+
+    @asynccontextmanager
+    async def run(bundles: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+        app = create_app(Settings(bundles=bundles, provider="cpu", **settings))
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://aisle.test") as http:
+                http.app = app  # type: ignore[attr-defined]
+                yield http
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of larger data sets that AISLE_TEST_DATA names."""
+    folder = os.environ.get("AISLE_TEST_DATA")
+    if not folder:
+        pytest.skip("needs AISLE_TEST_DATA")
+    return Path(folder)

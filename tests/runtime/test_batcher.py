@@ -1,0 +1,173 @@
+"""The queue between the event loop and the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from app.errors import DeadlineExceeded, Overloaded, Unavailable
+from app.runtime.batcher import Batcher, Priority
+from app.runtime.deadline import after_ms
+
+Jobs = Sequence[list[int]]
+
+
+def _double(jobs: Jobs) -> None:
+    for job in jobs:
+        job.append(job[0] * 2)
+
+
+class _Gate:
+    """A process that stands still until it is opened, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.entered, self.opened = threading.Event(), threading.Event()
+        self.seen: list[list[int]] = []
+
+    def __call__(self, jobs: Jobs) -> None:
+        self.entered.set()
+        assert self.opened.wait(10)
+        self.seen.append([job[0] for job in jobs])
+        _double(jobs)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self.entered.wait, 10)
+
+
+def _batcher(process: Callable[[Jobs], None], **limits: int) -> Batcher[list[int]]:
+    batcher = Batcher(process, **{"workers": 1, "max_batch": 8, "max_waiting": 16, **limits})
+    batcher.start()
+    return batcher
+
+
+async def test_a_job_comes_back_processed() -> None:
+    """The plain case."""
+    batcher, job = _batcher(_double), [21]
+    await batcher.run(job, deadline=after_ms(5000))
+    assert job == [21, 42]
+    await batcher.stop()
+
+
+async def test_searches_go_before_bulk_work_that_waited_longer() -> None:
+    """Priority beats age."""
+    gate = _Gate()
+    batcher = _batcher(gate)
+    first = asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))
+    await gate.reached()
+    bulk = asyncio.create_task(batcher.run([1], deadline=after_ms(5000), priority=Priority.BULK))
+    await asyncio.sleep(0)
+    search = asyncio.create_task(batcher.run([2], deadline=after_ms(5000)))
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(first, bulk, search)
+    assert gate.seen == [[0], [2], [1]]
+    await batcher.stop()
+
+
+async def test_what_waits_together_is_taken_together_up_to_the_budget() -> None:
+    """Batches grow under load, never beyond max_batch."""
+    gate = _Gate()
+    batcher = _batcher(gate, max_batch=4)
+    tasks = [asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))]
+    await gate.reached()
+    tasks += [asyncio.create_task(batcher.run([number], deadline=after_ms(5000))) for number in range(1, 7)]
+    await asyncio.sleep(0)
+    gate.opened.set()
+    await asyncio.gather(*tasks)
+    assert gate.seen == [[0], [1, 2, 3, 4], [5, 6]]
+    await batcher.stop()
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    """Never queue without bound."""
+    gate = _Gate()
+    batcher = _batcher(gate, max_waiting=2)
+    tasks = [asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))]
+    await gate.reached()
+    tasks += [asyncio.create_task(batcher.run([number], deadline=after_ms(5000))) for number in (1, 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        batcher.submit([3])
+    gate.opened.set()
+    await asyncio.gather(*tasks)
+    await batcher.stop()
+
+
+async def test_a_caller_is_answered_at_its_deadline_though_the_worker_hangs() -> None:
+    """A stuck worker costs a caller its deadline, not more."""
+    gate = _Gate()
+    batcher = _batcher(gate)
+    with pytest.raises(DeadlineExceeded):
+        await batcher.run([1], deadline=after_ms(20))
+    gate.opened.set()
+    await batcher.stop()
+
+
+async def test_work_that_nobody_awaits_any_more_is_not_done() -> None:
+    """Expired and abandoned tickets are dropped before work begins; the one that is still awaited is done (control)."""
+    gate = _Gate()
+    batcher = _batcher(gate)
+    first = asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))
+    await gate.reached()
+    abandoned = asyncio.create_task(batcher.run([1], deadline=after_ms(5000)))
+    wanted = asyncio.create_task(batcher.run([2], deadline=after_ms(5000)))
+    with pytest.raises(DeadlineExceeded):
+        await batcher.run([3], deadline=after_ms(5))
+    abandoned.cancel()
+    await asyncio.gather(abandoned, return_exceptions=True)
+    gate.opened.set()
+    await asyncio.gather(first, wanted)
+    assert gate.seen == [[0], [2]]
+    await batcher.stop()
+
+
+async def test_one_waiter_giving_up_does_not_end_the_work_for_the_other() -> None:
+    """Two callers share a ticket; the first leaves."""
+    gate = _Gate()
+    batcher = _batcher(gate)
+    blocker = asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))
+    await gate.reached()
+    job = [5]
+    ticket = batcher.submit(job)
+    leaver = asyncio.create_task(batcher.wait(ticket, after_ms(5000)))
+    stayer = asyncio.create_task(batcher.wait(ticket, after_ms(5000)))
+    await asyncio.sleep(0)
+    leaver.cancel()
+    gate.opened.set()
+    await asyncio.gather(blocker, stayer)
+    assert job == [5, 10]
+    await batcher.stop()
+
+
+async def test_an_error_reaches_every_waiter_of_the_batch() -> None:
+    """What process raises is the caller's to see."""
+
+    def fail(jobs: Jobs) -> None:
+        raise ValueError("broken")
+
+    batcher = _batcher(fail)
+    with pytest.raises(ValueError, match="broken"):
+        await batcher.run([1], deadline=after_ms(5000))
+    with pytest.raises(ValueError, match="broken"):
+        await batcher.run([2], deadline=after_ms(5000))
+    await batcher.stop()
+
+
+async def test_stopping_fails_what_waits_and_refuses_what_comes() -> None:
+    """No caller is left hanging."""
+    gate = _Gate()
+    batcher = _batcher(gate)
+    running = asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))
+    await gate.reached()
+    waiting = asyncio.create_task(batcher.run([1], deadline=after_ms(5000)))
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(batcher.stop())
+    with pytest.raises(Unavailable):
+        await waiting
+    gate.opened.set()
+    await asyncio.gather(running, stopping)
+    with pytest.raises(Unavailable):
+        batcher.submit([2])

@@ -1,0 +1,225 @@
+"""The stages together: what a score is, what a result set is, what happens when a stage fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.errors import BadInput, EncoderUnavailable, NotFound
+from app.search.searcher import RescoreJob, Searcher, SearchJob
+from app.types import RescoreCandidate, SearchRequest, Sort
+
+
+def _answer(searcher: Searcher, request: SearchRequest) -> dict[str, Any]:
+    job = SearchJob(searcher, searcher.query(request), perf_counter())
+    searcher.search([job])
+    if job.error is not None:
+        raise job.error
+    assert job.answer is not None
+    answer: dict[str, Any] = json.loads(b"{" + job.answer.tail)
+    return answer
+
+
+def test_hits_come_in_order_of_raw_score_then_id(tiny_searcher: Searcher) -> None:
+    """Order is by (raw score, id), and the calibrated score never contradicts it."""
+    answer = _answer(tiny_searcher, SearchRequest("wireless steel headphones", k=50, explain=True))
+    keys = [(-hit["explanation"]["raw"], hit["id"]) for hit in answer["hits"]]
+    assert len(keys) > 10
+    assert keys == sorted(keys)
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_contributions_sum_to_raw_bit_for_bit(tiny_searcher: Searcher) -> None:
+    """The explanation is the score, not a story about it."""
+    for hit in _answer(tiny_searcher, SearchRequest("folding quiet lamp", k=50, explain=True))["hits"]:
+        total = 0.0
+        for part in hit["explanation"]["contributions"]:
+            assert part["contribution"] == part["weight"] * part["value"]
+            total += part["contribution"]
+        assert total == hit["explanation"]["raw"]
+
+
+def test_a_pair_scores_the_same_in_any_company(tiny_searcher: Searcher) -> None:
+    """Alone under a filter, in a crowd, in a batch with other queries, and rescored by id."""
+    text = "bright wooden kettle"
+    crowd = {hit["id"]: hit["score"] for hit in _answer(tiny_searcher, SearchRequest(text, k=50))["hits"]}
+    other = SearchRequest("a much longer query about a soft small waterproof backpack for a trip")
+    jobs = [SearchJob(tiny_searcher, tiny_searcher.query(r), perf_counter()) for r in (other, SearchRequest(text, k=50), other)]
+    tiny_searcher.search(jobs)
+    assert jobs[1].answer is not None
+    batched = {hit["id"]: hit["score"] for hit in json.loads(b"{" + jobs[1].answer.tail)["hits"]}
+    assert batched == crowd
+    profile = tiny_searcher.ranking.profiles["default"]
+    rescore = RescoreJob(tiny_searcher, text, profile, [RescoreCandidate(id=one) for one in crowd])
+    tiny_searcher.rescore(rescore)
+    assert [result.score for result in rescore.results] == list(crowd.values())
+    for product_id in list(crowd)[:5]:
+        brand = json.loads(tiny_searcher.product(product_id))["product"].get("brand")
+        if brand:
+            alone = _answer(tiny_searcher, SearchRequest(text, k=50, filter={"field": "brand", "in": [brand]}))
+            assert {hit["id"]: hit["score"] for hit in alone["hits"]}[product_id] == crowd[product_id]
+
+
+def test_a_text_scores_as_the_product_it_is_copied_from_on_the_lexical_leg(tiny_searcher: Searcher) -> None:
+    """The title as candidate text: BM25 over the title agrees with the catalogue's own; absent fields are named."""
+    product = json.loads(tiny_searcher.product("p000"))["product"]
+    query = product["title"].lower()
+    job = RescoreJob(
+        tiny_searcher, query, tiny_searcher.ranking.profiles["lexical"],
+        [RescoreCandidate(id="p000"), RescoreCandidate(text=product["title"])],
+    )
+    tiny_searcher.rescore(job)
+    by_id, by_text = job.results
+    assert by_id.score is not None and by_text.score is not None
+    assert "description" in by_text.missing_fields
+    assert by_text.score == pytest.approx(by_id.score, abs=0.15)
+
+
+def test_one_unknown_product_is_an_error_of_that_candidate(tiny_searcher: Searcher) -> None:
+    """Never of the batch."""
+    job = RescoreJob(
+        tiny_searcher, "mug", tiny_searcher.ranking.profiles["default"],
+        [RescoreCandidate(id="p001"), RescoreCandidate(id="nobody"), RescoreCandidate(text="  ")],
+    )
+    tiny_searcher.rescore(job)
+    assert [result.error for result in job.results] == [None, "unknown product", "empty text"]
+
+
+def test_pages_neither_repeat_nor_miss(tiny_searcher: Searcher) -> None:
+    """Walking by offset gives the same list as asking for all of it."""
+    whole = _answer(tiny_searcher, SearchRequest("steel", k=200))
+    walked: list[str] = []
+    for offset in range(0, whole["total"]["value"], 7):
+        walked += [hit["id"] for hit in _answer(tiny_searcher, SearchRequest("steel", k=7, offset=offset))["hits"]]
+    assert walked == [hit["id"] for hit in whole["hits"]]
+    assert len(walked) == whole["total"]["value"]
+
+
+def test_sorting_by_price_orders_the_whole_result_set(tiny_searcher: Searcher) -> None:
+    """Missing prices last, ties by id; the scores stay those of the ranking."""
+    ranked = _answer(tiny_searcher, SearchRequest("steel", k=200))
+    by_price = _answer(tiny_searcher, SearchRequest("steel", k=200, sort=(Sort("price", descending=True),)))
+    assert {h["id"]: h["score"] for h in by_price["hits"]} == {h["id"]: h["score"] for h in ranked["hits"]}
+    prices = [hit["product"].get("price") for hit in by_price["hits"]]
+    known = [price for price in prices if price is not None]
+    assert known == sorted(known, reverse=True)
+    assert prices[: len(known)] == known
+
+
+def test_a_facet_does_not_narrow_its_own_values(tiny_searcher: Searcher) -> None:
+    """Disjunctive: with brand filtered, brand counts stay those without the brand filter; colour counts narrow."""
+    free = _answer(tiny_searcher, SearchRequest("steel", facets=("brand", "color"), filter={"field": "price", "gte": 0}))
+    held = _answer(
+        tiny_searcher,
+        SearchRequest(
+            "steel", facets=("brand", "color"),
+            filter={"all": [{"field": "price", "gte": 0}, {"field": "brand", "in": ["Acme"]}]},
+        ),
+    )
+    assert held["facets"]["brand"] == free["facets"]["brand"]
+    assert sum(v["count"] for v in held["facets"]["color"]) < sum(v["count"] for v in free["facets"]["color"])
+
+
+def test_browsing_lists_by_popularity(tiny_searcher: Searcher) -> None:
+    """A filter without a query: everything it lets through, most popular first, without scores."""
+    answer = _answer(tiny_searcher, SearchRequest(None, k=200, filter={"field": "stock", "gte": 1}))
+    counts = [hit["product"]["rating_count"] for hit in answer["hits"]]
+    assert answer["tier"] == "browse" and answer["total"]["relation"] == "eq"
+    assert counts == sorted(counts, reverse=True)
+    assert {hit["score"] for hit in answer["hits"]} == {None}
+    assert all(hit["product"]["stock"] >= 1 for hit in answer["hits"])
+
+
+def test_an_encoder_that_fails_leaves_the_words(
+    tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lexical tier answers, says so, and ranks as the lexical profile does; the dense profile has nothing left."""
+
+    def fail(texts: list[str]) -> None:
+        raise EncoderUnavailable("gone")
+
+    whole = _answer(tiny_searcher, SearchRequest("steel mug", k=20))
+    lexical = _answer(tiny_searcher, SearchRequest("steel mug", k=20, profile="lexical"))
+    monkeypatch.setattr(tiny_searcher.encoder, "queries", fail)
+    degraded = _answer(tiny_searcher, SearchRequest("steel mug", k=20))
+    assert whole["degraded"] == {"is": False, "reasons": []} and whole["tier"] == "hybrid"
+    assert degraded["degraded"] == {"is": True, "reasons": ["encoder_error"]} and degraded["tier"] == "lexical"
+    assert degraded["hits"] == lexical["hits"]
+    with pytest.raises(EncoderUnavailable):
+        _answer(tiny_searcher, SearchRequest("steel mug", profile="dense"))
+
+
+def test_similar_products_do_not_include_the_product_itself(tiny_searcher: Searcher) -> None:
+    """Nearest first, by cosine."""
+    answer = json.loads(b"{" + tiny_searcher.similar("p007", 5).tail)
+    assert len(answer["hits"]) == 5
+    assert "p007" not in {hit["id"] for hit in answer["hits"]}
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True) and scores[0] <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("request_", "word"),
+    [
+        (SearchRequest("   "), "empty"),
+        (SearchRequest(None), "filter"),
+        (SearchRequest("mug", facets=("price",)), "price"),
+        (SearchRequest("mug", facets=("brnad",)), "brand"),
+        (SearchRequest("mug", sort=(Sort("prize"),)), "price"),
+        (SearchRequest("mug", fields=("titel",)), "title"),
+        (SearchRequest("mug", k=10, offset=5000), "deep"),
+        (SearchRequest("mug", filter={"field": "nope", "in": [1]}), "nope"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_a_hint(tiny_searcher: Searcher, request_: SearchRequest, word: str) -> None:
+    """422, naming what was wrong or what may have been meant."""
+    with pytest.raises(BadInput) as refused:
+        tiny_searcher.query(request_)
+    assert word in refused.value.detail
+
+
+def test_unknown_names_are_not_found(tiny_searcher: Searcher) -> None:
+    """Profile and product."""
+    with pytest.raises(NotFound):
+        tiny_searcher.query(SearchRequest("mug", profile="secret"))
+    with pytest.raises(NotFound):
+        tiny_searcher.similar("nobody", 3)
+
+
+def test_fields_narrow_what_a_hit_shows(tiny_searcher: Searcher) -> None:
+    """And nothing else about it."""
+    whole = _answer(tiny_searcher, SearchRequest("mug", k=5))
+    narrow = _answer(tiny_searcher, SearchRequest("mug", k=5, fields=("title", "price")))
+    for wide, slim in zip(whole["hits"], narrow["hits"], strict=True):
+        assert slim["product"] == {name: wide["product"][name] for name in ("title", "price") if name in wide["product"]}
+        assert (slim["id"], slim["score"]) == (wide["id"], wide["score"])
+
+
+def test_the_shipped_encoder_gives_one_vector_however_it_is_asked(esci: Searcher) -> None:
+    """On a CPU: alone, or among texts of other lengths, bit for bit."""
+    texts = ["mug", "wireless noise cancelling over ear headphones with a very long battery life", "17 inch laptop bag"]
+    together = esci.encoder.queries(texts)
+    assert all(np.array_equal(esci.encoder.queries([text])[0], vector) for text, vector in zip(texts, together, strict=True))
+
+
+def test_a_bundle_made_of_parts_that_do_not_fit_is_refused(tiny_bundles: Path) -> None:
+    """Golden answers that nobody can find again are a reason to refuse (control: the same bundle opens)."""
+    from app.errors import CorruptPart
+    from app.index.bundle import BundleStore
+    from app.search.collections import Encoders, load, warm
+
+    store = BundleStore(tiny_bundles)
+    served = load(store, store.current() or "", Encoders("cpu"))
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = [{"query": "steel mug", "ids": ["x1", "x2", "x3"]}]
+        (Path(folder) / "golden.json").write_text(json.dumps(wrong))
+        with pytest.raises(CorruptPart, match="golden"):
+            warm(served.searcher, Path(folder))
