@@ -22,63 +22,102 @@ _REQUEST_BUCKETS = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.
 _STAGE_BUCKETS = (0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0)
 
 REQUESTS = Counter(
-    "aisle_http_requests_total", "Requests answered, by route template, method and status code.",
-    ["route", "method", "status"], registry=REGISTRY,
+    "aisle_http_requests_total",
+    "Requests answered, by route template, method and status code.",
+    ["route", "method", "status"],
+    registry=REGISTRY,
 )
 REQUEST_SECONDS = Histogram(
-    "aisle_http_request_duration_seconds", "Time from the first byte of a request's head to the last byte of its answer.",
-    ["route"], buckets=_REQUEST_BUCKETS, registry=REGISTRY,
+    "aisle_http_request_duration_seconds",
+    "Time from the first byte of a request's head to the last byte of its answer.",
+    ["route"],
+    buckets=_REQUEST_BUCKETS,
+    registry=REGISTRY,
 )
 IN_FLIGHT = Gauge("aisle_http_requests_in_flight", "Requests being answered now.", registry=REGISTRY)
 STAGE_SECONDS = Histogram(
-    "aisle_stage_duration_seconds", "Wall time of one stage of a search.",
-    ["stage"], buckets=_STAGE_BUCKETS, registry=REGISTRY,
+    "aisle_stage_duration_seconds",
+    "Wall time of one stage of a search.",
+    ["stage"],
+    buckets=_STAGE_BUCKETS,
+    registry=REGISTRY,
 )
 SEARCHES = Counter(
-    "aisle_searches_total", "Searches answered, by collection and the tier that was reached.",
-    ["collection", "tier"], registry=REGISTRY,
+    "aisle_searches_total",
+    "Searches answered, by collection and the tier that was reached.",
+    ["collection", "tier"],
+    registry=REGISTRY,
 )
 DEGRADED = Counter(
-    "aisle_degraded_total", "Searches answered below their tier, by reason.", ["reason"], registry=REGISTRY,
+    "aisle_degraded_total",
+    "Searches answered below their tier, by reason.",
+    ["reason"],
+    registry=REGISTRY,
 )
 NO_RESULTS = Counter(
-    "aisle_searches_without_results_total", "Searches with a query and an empty result set.", ["collection"],
+    "aisle_searches_without_results_total",
+    "Searches with a query and an empty result set.",
+    ["collection"],
     registry=REGISTRY,
 )
 CACHE = Counter(
     "aisle_cache_events_total",
-    "Cache events: kind is answer or vector, level is local or redis, event is hit, miss, stored, evicted or corrupt.",
-    ["kind", "level", "event"], registry=REGISTRY,
+    "Cache events: kind is answer or vector, level is local or redis, event is hit, miss, stored, evicted, corrupt or dropped.",
+    ["kind", "level", "event"],
+    registry=REGISTRY,
 )
 CACHE_BYTES = Gauge("aisle_cache_local_bytes", "Bytes held by the first level.", ["kind"], registry=REGISTRY)
 REDIS_ERRORS = Counter(
-    "aisle_redis_errors_total", "Redis calls that failed, by cause (timeout, connection, reply, breaker_open).", ["cause"],
+    "aisle_redis_errors_total",
+    "Redis calls that failed, by cause (timeout, connection, reply, late, breaker_open).",
+    ["cause"],
     registry=REGISTRY,
 )
-REDIS_BREAKER_OPEN = Gauge("aisle_redis_breaker_open", "1 while Redis is skipped after repeated failures.", registry=REGISTRY)
-SINGLE_FLIGHT_SHARED = Counter(
-    "aisle_single_flight_shared_total", "Searches answered by another caller's identical search in flight.", registry=REGISTRY,
+REDIS_BREAKER_OPEN = Gauge(
+    "aisle_redis_breaker_open", "1 while Redis is skipped after repeated failures.", registry=REGISTRY
 )
-QUEUE_WAITING = Gauge("aisle_queue_waiting", "Tickets waiting for a worker, by priority.", ["priority"], registry=REGISTRY)
+SINGLE_FLIGHT_SHARED = Counter(
+    "aisle_single_flight_shared_total",
+    "Searches answered by another caller's identical search in flight.",
+    registry=REGISTRY,
+)
+QUEUE_WAITING = Gauge(
+    "aisle_queue_waiting", "Tickets waiting for a worker, by priority.", ["priority"], registry=REGISTRY
+)
 BATCH_SIZE = Histogram(
-    "aisle_batch_size", "Tickets a worker took at once.", ["priority"], buckets=(1, 2, 4, 8, 16, 32, 64), registry=REGISTRY,
+    "aisle_batch_size",
+    "Tickets a worker took at once.",
+    ["priority"],
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+    registry=REGISTRY,
 )
 SKIPPED = Counter(
-    "aisle_tickets_skipped_total", "Tickets dropped before work began, by reason (abandoned: nobody waited any more).", ["reason"],
+    "aisle_tickets_skipped_total",
+    "Tickets dropped before work began, by reason (abandoned: nobody waited any more).",
+    ["reason"],
     registry=REGISTRY,
 )
 REFUSED = Counter("aisle_refused_total", "Requests refused at the door, by reason.", ["reason"], registry=REGISTRY)
-RESCORED = Counter("aisle_rescored_pairs_total", "Pairs rescored, by the candidate's form (id, text).", ["form"], registry=REGISTRY)
+RESCORED = Counter(
+    "aisle_rescored_pairs_total", "Pairs rescored, by the candidate's form (id, text).", ["form"], registry=REGISTRY
+)
 READY = Gauge("aisle_ready", "1 while the service answers searches.", registry=REGISTRY)
 BUNDLE = Gauge(
-    "aisle_bundle_products", "Products in the served version, by collection.", ["collection"], registry=REGISTRY,
+    "aisle_bundle_products",
+    "Products in the served version, by collection.",
+    ["collection"],
+    registry=REGISTRY,
 )
 BUNDLE_LOADED = Gauge(
-    "aisle_bundle_loaded_timestamp_seconds", "When the served version was loaded, by collection.", ["collection"],
+    "aisle_bundle_loaded_timestamp_seconds",
+    "When the served version was loaded, by collection.",
+    ["collection"],
     registry=REGISTRY,
 )
 RELOADS = Counter(
-    "aisle_bundle_reloads_total", "Attempts to load a published version, by collection and outcome (served, refused).",
-    ["collection", "outcome"], registry=REGISTRY,
+    "aisle_bundle_reloads_total",
+    "Attempts to load a published version, by collection and outcome (served, refused).",
+    ["collection", "outcome"],
+    registry=REGISTRY,
 )
 BUILD = Info("aisle_build", "Version of aisle and the execution provider of its encoder.", registry=REGISTRY)

@@ -132,7 +132,9 @@ class Collections:
         """Load every published collection. Raises BundleError when there is none, or one cannot be trusted."""
         names = bundle.collections_in(self._root)
         if not names:
-            raise BundleError(f"nothing is published in {self._root}; `aisle build CATALOGUE --bundles DIR` makes a version")
+            raise BundleError(
+                f"nothing is published in {self._root}; `aisle build CATALOGUE --bundles DIR` makes a version"
+            )
         for name in names:
             self._load_current(name)
 

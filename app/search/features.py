@@ -32,7 +32,12 @@ def of_rows(
 
 
 def of_text(
-    title: str, text: str, product_vector: Floats | None, words: LexicalIndex, query: LexicalQuery, vector: Floats | None
+    title: str,
+    text: str,
+    product_vector: Floats | None,
+    words: LexicalIndex,
+    query: LexicalQuery,
+    vector: Floats | None,
 ) -> Features:
     """Features [1, 3] of a product that is not in the catalogue, under the version's frozen statistics."""
     features = np.zeros((1, len(NAMES)), dtype=np.float64)

@@ -51,12 +51,27 @@ def tail(
     return b"".join((head[1:-1], b',"hits":[', hits, b'],"facets":', facets, b"}"))
 
 
+def product(product_id: str, version: str, document: bytes) -> bytes:
+    """JSON object of one product."""
+    head: bytes = orjson.dumps({"id": product_id, "version": version})
+    return b"".join((head[:-1], b',"product":', document, b"}"))
+
+
 def _hit(page: Page, position: int, catalog: Catalog, fields: tuple[str, ...] | None) -> bytes:
     row = int(page.rows[position])
     document = catalog.document(row) if fields is None else catalog.document_with(row, fields)
     score = b"null" if page.scores is None else repr(page.scores[position]).encode()
     explained = b"null" if page.explanations is None else orjson.dumps(page.explanations[position])
     return b"".join(
-        (b'{"id":', orjson.dumps(catalog.id(row)), b',"score":', score, b',"product":', document,
-         b',"explanation":', explained, b"}")
+        (
+            b'{"id":',
+            orjson.dumps(catalog.id(row)),
+            b',"score":',
+            score,
+            b',"product":',
+            document,
+            b',"explanation":',
+            explained,
+            b"}",
+        )
     )

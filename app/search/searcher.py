@@ -168,8 +168,7 @@ class Searcher:
     def product(self, product_id: str) -> bytes:
         """JSON object of one product. Raises NotFound."""
         row = self._row(product_id)
-        head = respond.orjson.dumps({"id": product_id, "version": self.version})
-        return head[:-1] + b',"product":' + self.catalog.document(row) + b"}"
+        return respond.product(product_id, self.version, self.catalog.document(row))
 
     def result_set(self, query: Query, words: LexicalQuery | None, vector: Floats | None) -> Candidates:
         """filter ∩ (lexical top-D ∪ dense top-D above the floor), for a query with text."""

@@ -18,7 +18,7 @@ from app.runtime.deadline import after_ms, now
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.collections import Collections
 from app.search.normalize import Query
-from app.search.searcher import Job, RescoreJob, Searcher, SearchJob, process
+from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
 from app.types import (
     RescoreAnswer,
     RescoreCandidate,
@@ -115,8 +115,10 @@ class SearchService:
                 job.vector = jobs[0].vector
             await self._run_some(jobs[1:], deadline)
         results: list[RescoreResult] = [result for job in jobs for result in job.results]
-        for form, count in (("id", sum(c.id is not None for c in item.candidates)),
-                            ("text", sum(c.text is not None for c in item.candidates))):
+        for form, count in (
+            ("id", sum(c.id is not None for c in item.candidates)),
+            ("text", sum(c.text is not None for c in item.candidates)),
+        ):
             metrics.RESCORED.labels(form).inc(count)
         degraded = tuple(sorted({reason for job in jobs for reason in job.degraded}))
         tier = "lexical" if degraded else query.profile.tier
@@ -227,9 +229,7 @@ class SearchService:
     async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:
         for start in range(0, len(jobs), _SLICES_AT_ONCE):
             some = jobs[start : start + _SLICES_AT_ONCE]
-            await asyncio.gather(
-                *(self._batcher.run(job, deadline=deadline, priority=Priority.BULK) for job in some)
-            )
+            await asyncio.gather(*(self._batcher.run(job, deadline=deadline, priority=Priority.BULK) for job in some))
 
     def _cached(self, value: bytes | None, searcher: Searcher) -> SearchAnswer | None:
         if value is None:

@@ -85,9 +85,13 @@ class _Oracle:
 
     def rows(self, text: str, allowed: Any) -> Any:
         one, depth = self.text(text), self.profile.depth
-        lexical = [r for r in np.lexsort((np.arange(self.count), -one.lexical)) if allowed[r] and one.lexical[r] > 0][:depth]
+        lexical = [r for r in np.lexsort((np.arange(self.count), -one.lexical)) if allowed[r] and one.lexical[r] > 0][
+            :depth
+        ]
         dense = [r for r in np.lexsort((np.arange(self.count), -one.dense)) if allowed[r]][:depth]
-        return np.array(sorted({*lexical, *(r for r in dense if one.dense[r] >= np.float32(self.profile.floor))}), dtype=int)
+        return np.array(
+            sorted({*lexical, *(r for r in dense if one.dense[r] >= np.float32(self.profile.floor))}), dtype=int
+        )
 
     def order(self, text: str, rows: Any) -> list[str]:
         raw = self.text(text).raw[rows]
@@ -191,7 +195,11 @@ def test_tightening_a_filter_never_adds_a_product_of_the_whole_set(oracle: _Orac
         wide = ("all", [_random_tree(draw, oracle, 2)])
         tight = ("all", [*wide[1], _random_tree(draw, oracle, 2)])
         answers = [
-            _ask(oracle.searcher, SearchRequest("leather bag", k=200, filter=_as_json(tree)), oracle.text("leather bag").vector)
+            _ask(
+                oracle.searcher,
+                SearchRequest("leather bag", k=200, filter=_as_json(tree)),
+                oracle.text("leather bag").vector,
+            )
             for tree in (wide, tight)
         ]
         if all(answer["total"]["relation"] == "eq" for answer in answers):

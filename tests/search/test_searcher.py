@@ -50,7 +50,10 @@ def test_a_pair_scores_the_same_in_any_company(tiny_searcher: Searcher) -> None:
     text = "bright wooden kettle"
     crowd = {hit["id"]: hit["score"] for hit in _answer(tiny_searcher, SearchRequest(text, k=50))["hits"]}
     other = SearchRequest("a much longer query about a soft small waterproof backpack for a trip")
-    jobs = [SearchJob(tiny_searcher, tiny_searcher.query(r), perf_counter()) for r in (other, SearchRequest(text, k=50), other)]
+    jobs = [
+        SearchJob(tiny_searcher, tiny_searcher.query(r), perf_counter())
+        for r in (other, SearchRequest(text, k=50), other)
+    ]
     tiny_searcher.search(jobs)
     assert jobs[1].answer is not None
     batched = {hit["id"]: hit["score"] for hit in json.loads(b"{" + jobs[1].answer.tail)["hits"]}
@@ -71,7 +74,9 @@ def test_a_text_scores_as_the_product_it_is_copied_from_on_the_lexical_leg(tiny_
     product = json.loads(tiny_searcher.product("p000"))["product"]
     query = product["title"].lower()
     job = RescoreJob(
-        tiny_searcher, query, tiny_searcher.ranking.profiles["lexical"],
+        tiny_searcher,
+        query,
+        tiny_searcher.ranking.profiles["lexical"],
         [RescoreCandidate(id="p000"), RescoreCandidate(text=product["title"])],
     )
     tiny_searcher.rescore(job)
@@ -84,7 +89,9 @@ def test_a_text_scores_as_the_product_it_is_copied_from_on_the_lexical_leg(tiny_
 def test_one_unknown_product_is_an_error_of_that_candidate(tiny_searcher: Searcher) -> None:
     """Never of the batch."""
     job = RescoreJob(
-        tiny_searcher, "mug", tiny_searcher.ranking.profiles["default"],
+        tiny_searcher,
+        "mug",
+        tiny_searcher.ranking.profiles["default"],
         [RescoreCandidate(id="p001"), RescoreCandidate(id="nobody"), RescoreCandidate(text="  ")],
     )
     tiny_searcher.rescore(job)
@@ -114,11 +121,14 @@ def test_sorting_by_price_orders_the_whole_result_set(tiny_searcher: Searcher) -
 
 def test_a_facet_does_not_narrow_its_own_values(tiny_searcher: Searcher) -> None:
     """Disjunctive: with brand filtered, brand counts stay those without the brand filter; colour counts narrow."""
-    free = _answer(tiny_searcher, SearchRequest("steel", facets=("brand", "color"), filter={"field": "price", "gte": 0}))
+    free = _answer(
+        tiny_searcher, SearchRequest("steel", facets=("brand", "color"), filter={"field": "price", "gte": 0})
+    )
     held = _answer(
         tiny_searcher,
         SearchRequest(
-            "steel", facets=("brand", "color"),
+            "steel",
+            facets=("brand", "color"),
             filter={"all": [{"field": "price", "gte": 0}, {"field": "brand", "in": ["Acme"]}]},
         ),
     )
@@ -129,16 +139,14 @@ def test_a_facet_does_not_narrow_its_own_values(tiny_searcher: Searcher) -> None
 def test_browsing_lists_by_popularity(tiny_searcher: Searcher) -> None:
     """A filter without a query: everything it lets through, most popular first, without scores."""
     answer = _answer(tiny_searcher, SearchRequest(None, k=200, filter={"field": "stock", "gte": 1}))
-    counts = [hit["product"]["rating_count"] for hit in answer["hits"]]
+    counts = [hit["product"]["popularity"] for hit in answer["hits"]]
     assert answer["tier"] == "browse" and answer["total"]["relation"] == "eq"
     assert counts == sorted(counts, reverse=True)
     assert {hit["score"] for hit in answer["hits"]} == {None}
     assert all(hit["product"]["stock"] >= 1 for hit in answer["hits"])
 
 
-def test_an_encoder_that_fails_leaves_the_words(
-    tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_that_fails_leaves_the_words(tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lexical tier answers, says so, and ranks as the lexical profile does; the dense profile has nothing left."""
 
     def fail(texts: list[str]) -> None:
@@ -177,7 +185,9 @@ def test_similar_products_do_not_include_the_product_itself(tiny_searcher: Searc
         (SearchRequest("mug", filter={"field": "nope", "in": [1]}), "nope"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_a_hint(tiny_searcher: Searcher, request_: SearchRequest, word: str) -> None:
+def test_what_cannot_be_meant_is_refused_with_a_hint(
+    tiny_searcher: Searcher, request_: SearchRequest, word: str
+) -> None:
     """422, naming what was wrong or what may have been meant."""
     with pytest.raises(BadInput) as refused:
         tiny_searcher.query(request_)
@@ -197,7 +207,9 @@ def test_fields_narrow_what_a_hit_shows(tiny_searcher: Searcher) -> None:
     whole = _answer(tiny_searcher, SearchRequest("mug", k=5))
     narrow = _answer(tiny_searcher, SearchRequest("mug", k=5, fields=("title", "price")))
     for wide, slim in zip(whole["hits"], narrow["hits"], strict=True):
-        assert slim["product"] == {name: wide["product"][name] for name in ("title", "price") if name in wide["product"]}
+        assert slim["product"] == {
+            name: wide["product"][name] for name in ("title", "price") if name in wide["product"]
+        }
         assert (slim["id"], slim["score"]) == (wide["id"], wide["score"])
 
 
@@ -205,7 +217,9 @@ def test_the_shipped_encoder_gives_one_vector_however_it_is_asked(esci: Searcher
     """On a CPU: alone, or among texts of other lengths, bit for bit."""
     texts = ["mug", "wireless noise cancelling over ear headphones with a very long battery life", "17 inch laptop bag"]
     together = esci.encoder.queries(texts)
-    assert all(np.array_equal(esci.encoder.queries([text])[0], vector) for text, vector in zip(texts, together, strict=True))
+    assert all(
+        np.array_equal(esci.encoder.queries([text])[0], vector) for text, vector in zip(texts, together, strict=True)
+    )
 
 
 def test_a_bundle_made_of_parts_that_do_not_fit_is_refused(tiny_bundles: Path) -> None:
