@@ -79,7 +79,9 @@ def examine(searcher: Searcher, queries: Queries, qrels: Qrels, profile: str = "
     return examined
 
 
-def fit_weights(examined: Mapping[str, Examined], query_ids: Iterable[str], qrels: Qrels, gain: Gain) -> tuple[float, ...]:
+def fit_weights(
+    examined: Mapping[str, Examined], query_ids: Iterable[str], qrels: Qrels, gain: Gain
+) -> tuple[float, ...]:
     """The grid point with the best mean nDCG@10 over the queries; of equals, the one nearest to the defaults."""
     grid = np.array([(1.0, title, text) for title in GRID for text in GRID])
     total = np.zeros(len(grid))
@@ -96,11 +98,13 @@ def fit_weights(examined: Mapping[str, Examined], query_ids: Iterable[str], qrel
             raw = one.features @ weights
             total[point] += _dcg(gains[np.lexsort((one.rows, -raw))[:_CUT]]) / ideal
     distance = np.abs(grid - np.array(DEFAULT_WEIGHTS)).sum(axis=1)
-    best = min(range(len(grid)), key=lambda point: (-round(total[point], 9), distance[point]))
+    best = min(range(len(grid)), key=lambda point: (-round(float(total[point]), 9), float(distance[point])))
     return tuple(float(weight) for weight in grid[best])
 
 
-def fit_profile_link(examined: Mapping[str, Examined], query_ids: Iterable[str], weights: Sequence[float], gain: Gain) -> Link:
+def fit_profile_link(
+    examined: Mapping[str, Examined], query_ids: Iterable[str], weights: Sequence[float], gain: Gain
+) -> Link:
     """Platt's link over the judged pairs of the queries, each query weighing the same."""
     raws, labels, pair_weights = [], [], []
     for query_id in query_ids:
@@ -131,7 +135,9 @@ def default_ranking_links() -> dict[str, Link]:
     return {name: one.link for name, one in default_ranking().profiles.items()}
 
 
-def run_of(searcher: Searcher, examined: Mapping[str, Examined], query_ids: Iterable[str], profile: Profile, name: str) -> Run:
+def run_of(
+    searcher: Searcher, examined: Mapping[str, Examined], query_ids: Iterable[str], profile: Profile, name: str
+) -> Run:
     """The ranking that `profile` gives the examined candidates. For a profile of one leg, candidates that only the
     other leg brought score by this leg alone, as its own search would rank them."""
     ranked = {}
