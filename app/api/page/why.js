@@ -1,0 +1,56 @@
+// Why a hit stands where it stands: its contributions, as a table of bars that adds up to the raw score.
+
+import { el, figure, label } from "./dom.js";
+import { ask, ServiceError } from "./service.js";
+import { searchRequest } from "./state.js";
+
+/** The same question, asked for this one position with `explain`; the contributions' ordered sum is the raw score. */
+export async function explained(hit, position) {
+  const { data } = await ask("v1/search", { body: searchRequest({ explain: true, offset: position, k: 1, facets: [] }) });
+  const same = data.hits.find(({ id }) => id === hit.id);
+  if (!same?.explanation) throw new ServiceError("The catalogue has changed since this answer. Search again to see why.", 409);
+  return explanationTable(same);
+}
+
+function explanationTable({ score, explanation: { raw, contributions, terms } }) {
+  const sum = contributions.reduce((total, { contribution }) => total + contribution, 0);
+  const scale = scaleOf(contributions.map(({ contribution }) => contribution));
+  const verdict = sum === raw ? ["= ", el("span", { className: "spoken" }, "the "), "raw score"] : [`raw score is ${raw}`];
+  const table = el("table", { className: "why" },
+    el("caption", {}, `Each signal adds to the raw score; calibrated, it reads as relevance ${score.toFixed(2)}.`),
+    el("thead", {}, el("tr", {}, head("Signal"), head("Value", "inner"), head("Weight", "inner"), head("Adds"),
+      el("td", { className: "balance" }))),
+    el("tbody", {}, ...contributions.map((entry) => contributionRow(entry, scale))),
+    el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, "Sum"), cell("", "inner"), cell("", "inner"),
+      cell(figure(sum), "sum"), el("td", {}, ...verdict))));
+  return el("div", {}, table, terms?.length ? termList(terms) : null);
+}
+
+const cell = (content, className = "") => el("td", { className }, content);
+const head = (text, className = "") => el("th", { scope: "col", className }, text);
+
+/** One axis for all rows: `zero` is where nothing is added, so that what subtracts points the other way. */
+function scaleOf(values) {
+  const low = Math.min(0, ...values);
+  const span = Math.max(0, ...values) - low || 1;
+  return { zero: -low / span, span };
+}
+
+function contributionRow({ name, value, weight, contribution }, { zero, span }) {
+  const bar = el("span", { className: contribution < 0 ? "lever minus" : "lever", "aria-hidden": "true" });
+  const length = Math.abs(contribution) / span;
+  bar.style.setProperty("--zero", `${zero * 100}%`);
+  bar.style.setProperty("--from", contribution < 0 ? zero - length : zero);
+  bar.style.setProperty("--span", length);
+  return el("tr", {}, el("th", { scope: "row" }, label(name)), cell(figure(value), "inner"), cell(figure(weight), "inner"),
+    cell(figure(contribution)), cell(bar, "balance"));
+}
+
+/** Matched words, each a text or {term, contribution}. */
+function termList(terms) {
+  const entries = terms.map((entry) => {
+    const [term, adds] = typeof entry === "string" ? [entry, null] : [String(entry.term), ` ${figure(entry.contribution)}`];
+    return el("li", {}, el("b", {}, term), adds);
+  });
+  return el("ul", { className: "terms", "aria-label": "Matched words" }, el("li", {}, "Matched words"), ...entries);
+}
