@@ -59,7 +59,12 @@ def create_app(settings: Settings) -> FastAPI:
             await service.close()
 
     app = FastAPI(
-        title="aisle", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None,
+        title="aisle",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
     )
     options = EdgeOptions(
@@ -106,14 +111,25 @@ def serve(settings: Settings) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, loop="uvloop", http=TimedHttpProtocol, ws="none", lifespan="on",
-        access_log=False, server_header=False, log_config=None, log_level="warning", timeout_keep_alive=75,
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=TimedHttpProtocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        log_level="warning",
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
     )
     server = _Server(config, app.state.service, settings.drain_s)
     separate = _metrics_server(settings)
     try:
-        asyncio.run(_run(server, separate), loop_factory=config.get_loop_factory())
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(server, separate))
     except KeyboardInterrupt:
         pass
     except AisleError as error:
@@ -126,8 +142,16 @@ def _metrics_server(settings: Settings) -> uvicorn.Server | None:
     if settings.metrics_port is None:
         return None
     config = uvicorn.Config(
-        metrics_app, host=settings.host, port=settings.metrics_port, loop="uvloop", ws="none", lifespan="off",
-        access_log=False, server_header=False, log_config=None, log_level="warning",
+        metrics_app,
+        host=settings.host,
+        port=settings.metrics_port,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        log_level="warning",
     )
     return uvicorn.Server(config)
 

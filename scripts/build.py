@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import models
 from app import __version__
@@ -43,12 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundles", type=Path, required=True, help="folder of versions; made when absent")
     parser.add_argument("--collection", default="default", help="name of the collection (default: default)")
     parser.add_argument("--mapping", type=Path, help="TOML file that maps the catalogue's columns to fields and types")
-    parser.add_argument("--encoder", type=Path, default=DEFAULT_ENCODER, help="encoder folder (default: the shipped one)")
+    parser.add_argument(
+        "--encoder", type=Path, default=DEFAULT_ENCODER, help="encoder folder (default: the shipped one)"
+    )
     parser.add_argument("--vectors", type=Path, help="precomputed vectors, F.npy with the ids in F.ids.txt, one a line")
-    parser.add_argument("--reuse", metavar="VERSION", help="take vectors of unchanged texts from this version, or 'current'")
+    parser.add_argument(
+        "--reuse", metavar="VERSION", help="take vectors of unchanged texts from this version, or 'current'"
+    )
     parser.add_argument("--queries", type=Path, help="judged queries (query_id<TAB>text): fit the ranking to this shop")
     parser.add_argument("--qrels", type=Path, help="their judgements (query_id<TAB>product_id<TAB>grade)")
-    parser.add_argument("--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)")
+    parser.add_argument(
+        "--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)"
+    )
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
 
 
@@ -76,7 +83,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             tick(1)
     products.sort(key=lambda product: product.id)
     schema, report = reader.schema, reader.report
-    output.say(f"{len(products):,} products read" + (f", {sum(report.refused.values()):,} rows refused" if report.refused else ""))
+    output.say(
+        f"{len(products):,} products read"
+        + (f", {sum(report.refused.values()):,} rows refused" if report.refused else "")
+    )
     for reason, count in sorted(report.refused.items()):
         output.say(f"  refused {count:,}: {reason}")
 
@@ -98,8 +108,13 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
         def searcher(ranking: Ranking) -> Searcher:
             return Searcher(
-                collection=arguments.collection, version="unpublished", catalog=catalog, words=words, vectors=index,
-                encoder=encoder, ranking=ranking,
+                collection=arguments.collection,
+                version="unpublished",
+                catalog=catalog,
+                words=words,
+                vectors=index,
+                encoder=encoder,
+                ranking=ranking,
             )
 
         ranking, judgements = _ranking(arguments, searcher(default_ranking()), output)
@@ -122,8 +137,13 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         store.publish(version)
     seconds = time.perf_counter() - started
     output.result(
-        {"version": version, "collection": arguments.collection, "published": not arguments.no_publish,
-         "seconds": round(seconds, 1), **content},
+        {
+            "version": version,
+            "collection": arguments.collection,
+            "published": not arguments.no_publish,
+            "seconds": round(seconds, 1),
+            **content,
+        },
         f"{'published' if not arguments.no_publish else 'built'} {version}: {len(products):,} products, {index.kind}, "
         f"{vectors.embedded:,} embedded, {vectors.reused:,} reused, {vectors.given:,} given, in {seconds:.0f} s",
     )
@@ -210,7 +230,8 @@ def _compare(values: Floats, encoder: Encoder, texts: Sequence[tuple[str, str]],
         output.warn(f"the given vectors agree with this encoder's only to a mean cosine of {agreement:.2f}")
 
 
-def _hashes(texts: Sequence[tuple[str, str]]) -> np.ndarray:  # type: ignore[type-arg]  # void16 [n]
+def _hashes(texts: Sequence[tuple[str, str]]) -> npt.NDArray[np.void]:
+    """16 bytes a product, what --reuse compares."""
     return np.frombuffer(b"".join(bytes.fromhex(text_hash(one)) for one in texts), dtype="V16")
 
 

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="default", help="the profile to hold against the legs (default: default)")
     parser.add_argument("--gain", choices=("exp", "linear"), default="exp", help="2^grade - 1, or grade - shift")
     parser.add_argument("--shift", type=float, default=0.0, help="subtracted from every grade (default: 0)")
-    parser.add_argument("--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)")
+    parser.add_argument(
+        "--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)"
+    )
     parser.add_argument("--judged-only", action="store_true", help="rank judged products only")
     parser.add_argument("--run-out", type=Path, help="write the profile's ranking as a TREC run")
 
@@ -145,8 +147,10 @@ def _report(
         for one in compare_all(by_name[leg], [by_name[profile]], ("ndcg@10", "recall@100"))
     ]
     against = comparison_table(comparisons)
-    note = "default is out-of-fold: weights and link fitted on the other four fifths of the queries" if seen else (
-        "the version was not fitted to these judgements"
+    note = (
+        "default is out-of-fold: weights and link fitted on the other four fifths of the queries"
+        if seen
+        else ("the version was not fitted to these judgements")
     )
     text = "\n".join(
         [

@@ -29,8 +29,12 @@ _REMEMBERED_QUERIES = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN", type=Path, help="JSONL, CSV or Parquet with the columns query and id or text")
-    parser.add_argument("output", metavar="OUT", type=Path, help="the same rows with score and error; format by its name")
+    parser.add_argument(
+        "input", metavar="IN", type=Path, help="JSONL, CSV or Parquet with the columns query and id or text"
+    )
+    parser.add_argument(
+        "output", metavar="OUT", type=Path, help="the same rows with score and error; format by its name"
+    )
     parser.add_argument("--profile", default="default", help="ranking profile (default: default)")
     add_bundle_arguments(parser)
 
@@ -82,7 +86,11 @@ class _Scorer:
             if (identifier in (None, "")) == (text in (None, "")):
                 raise BadInput("give an id or a text")
             query = self._searcher.query(SearchRequest(row["query"], k=1)).text or ""
-            candidate = RescoreCandidate(id=str(identifier)) if identifier not in (None, "") else RescoreCandidate(text=str(text))
+            candidate = (
+                RescoreCandidate(id=str(identifier))
+                if identifier not in (None, "")
+                else RescoreCandidate(text=str(text))
+            )
             vector = self._vector(query) if self._profile.uses_dense else None
             job = RescoreJob(self._searcher, query, self._profile, [candidate], vector=vector)
             self._searcher.rescore(job)

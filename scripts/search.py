@@ -35,12 +35,16 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     answer = json.loads(b"{" + job.answer.tail)
     lines = []
     for place, hit in enumerate(answer["hits"], 1):
-        title = next((str(value) for name, value in hit["product"].items() if name == searcher.catalog.schema.roles.title), "")
+        title = next(
+            (str(value) for name, value in hit["product"].items() if name == searcher.catalog.schema.roles.title), ""
+        )
         lines.append(f"{place:3}. {hit['score']:.3f}  {title[:100]}  [{hit['id']}]")
         for part in (hit["explanation"] or {}).get("contributions", []):
             lines.append(f"       {part['contribution']:+.4f}  {part['name']} {part['value']:.4f} × {part['weight']:g}")
     total = answer["total"]
     more = "or more " if total["relation"] == "gte" else ""
-    lines.append(f"{total['value']} {more}products, {took_ms:.2f} ms, tier {answer['tier']}, version {answer['version']}")
+    lines.append(
+        f"{total['value']} {more}products, {took_ms:.2f} ms, tier {answer['tier']}, version {answer['version']}"
+    )
     output.result({"took_ms": round(took_ms, 3), **answer}, "\n".join(lines))
     return 0

@@ -21,8 +21,15 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     for version in store.versions():
         try:
             manifest = read_manifest(store.path(version))
-            rows.append({"version": version, "served": version == current, "created": manifest.created,
-                         "products": manifest.content.get("products"), "intact_manifest": True})
+            rows.append(
+                {
+                    "version": version,
+                    "served": version == current,
+                    "created": manifest.created,
+                    "products": manifest.content.get("products"),
+                    "intact_manifest": True,
+                }
+            )
         except BundleError:
             rows.append({"version": version, "served": version == current, "intact_manifest": False})
     lines = [

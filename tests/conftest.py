@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.index.bundle import BundleStore
 from app.main import create_app
 from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
-from app.index.bundle import BundleStore
 from app.settings import Settings
 from scripts.cli import main as aisle
 from tests import tiny

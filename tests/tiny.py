@@ -59,10 +59,18 @@ def write_encoder(folder: Path, seed: int = 3) -> Path:
     tokenizer = _tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     onnx.save(_model(tokenizer.get_vocab_size(), seed), str(folder / "encoder.onnx"))
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("encoder.onnx", "tokenizer.json")}
+    digests = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("encoder.onnx", "tokenizer.json")
+    }
     description = {
-        "name": f"tiny-{seed}", "dimension": DIMENSION, "max_query_tokens": 64, "max_product_tokens": 128,
-        "query_prefix": "", "product_prefix": "", "precision": "fp32", "sha256": digests,
+        "name": f"tiny-{seed}",
+        "dimension": DIMENSION,
+        "max_query_tokens": 64,
+        "max_product_tokens": 128,
+        "query_prefix": "",
+        "product_prefix": "",
+        "precision": "fp32",
+        "sha256": digests,
     }
     (folder / "encoder.json").write_text(json.dumps(description))
     return folder
@@ -84,7 +92,9 @@ def _model(vocabulary: int, seed: int) -> onnx.ModelProto:
         return numpy_helper.from_array((random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32), name)
 
     initial = [
-        weights("table", vocabulary, _HIDDEN), weights("first", _HIDDEN, _HIDDEN), weights("second", _HIDDEN, DIMENSION),
+        weights("table", vocabulary, _HIDDEN),
+        weights("first", _HIDDEN, _HIDDEN),
+        weights("second", _HIDDEN, DIMENSION),
         numpy_helper.from_array(np.array([1], np.int64), "tokens_axis"),
         numpy_helper.from_array(np.array([2], np.int64), "last_axis"),
         numpy_helper.from_array(np.float32(1e-12), "tiny"),
@@ -103,8 +113,12 @@ def _model(vocabulary: int, seed: int) -> onnx.ModelProto:
         helper.make_node("Div", ["projected", "safe"], ["embedding"]),
     ]
     graph = helper.make_graph(
-        nodes, "tiny",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in ("input_ids", "attention_mask")],
+        nodes,
+        "tiny",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
+            for name in ("input_ids", "attention_mask")
+        ],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", DIMENSION])],
         initial,
     )

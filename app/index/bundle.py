@@ -131,7 +131,9 @@ class BundleStore:
         """Write the manifest over the parts in `folder`, make all of it durable, rename it to its version."""
         created = created or datetime.now(UTC)
         names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
-        parts = {name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+        parts = {
+            name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in names
+        }
         raw = json.dumps(
             {
                 "format": FORMAT,
@@ -216,7 +218,9 @@ def collections_in(root: Path) -> list[str]:
     names = [DEFAULT_COLLECTION] if (root / _CURRENT).exists() else []
     others = root / "collections"
     if others.is_dir():
-        names += sorted(path.name for path in others.iterdir() if (path / _CURRENT).exists() and _NAME.fullmatch(path.name))
+        names += sorted(
+            path.name for path in others.iterdir() if (path / _CURRENT).exists() and _NAME.fullmatch(path.name)
+        )
     return names
 
 

@@ -13,7 +13,6 @@ every row is checked against the mask again.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any, Protocol
 

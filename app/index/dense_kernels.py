@@ -32,7 +32,7 @@ def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
     return rows[order], scores[order]
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, fastmath=True, cache=True)
 def _dot_rows(codes, rows, query, scores):  # type: ignore[no-untyped-def]
     dimension = query.shape[0]
     bits = np.empty(dimension, np.int32)

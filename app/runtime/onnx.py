@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from app.errors import CorruptPart, EncoderUnavailable
 from app.types import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
+Tokens = npt.NDArray[np.int64]  # [batch, tokens]
 _GRID_TOKENS = (8, 16, 32, 64, 128, 256, 512)
 _GRID_BATCH = (1, 2, 4, 8, 16, 32, 64)
 
@@ -96,7 +98,7 @@ class OnnxEncoder:
             mask[row, : len(sequence)] = 1
         return self._run(ids, mask)[: len(chunk)]
 
-    def _run(self, ids: np.ndarray, mask: np.ndarray) -> Floats:  # type: ignore[type-arg]  # int64 [batch, tokens]
+    def _run(self, ids: Tokens, mask: Tokens) -> Floats:
         try:
             output = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         except Exception as error:

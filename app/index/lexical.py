@@ -1,0 +1,261 @@
+"""BM25 over two fields, the title and all text, with statistics frozen when the version is built.
+
+A score depends on the query, the product and the version alone (Robertson and Zaragoza 2009, with the idf of Lucene:
+ln(1 + (N − n + ½)/(n + ½))). Each posting holds its finished impact for both fields as float32, so a query adds up
+stored numbers. A *group* of query terms counts once, by its best term: prefix expansions now.
+
+Files, written and read here alone: `lexical.json` (parameters, statistics, counts), `lexical.vocabulary` (terms, UTF-8,
+one a line, ascending) and `lexical.{starts,rows,impacts,peaks,idf}.npy`.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import CorruptPart
+from app.index import kernels
+from app.index.analysis import last_word, token_weight, tokens
+from app.index.postings import Postings, Statistics, Vocabulary, collect, frozen, sound, tokenize, tokenize_new
+from app.types import Floats, Mask, Rows
+
+FORMAT = 1
+EXPANSIONS = 64
+PREFIX_WEIGHT = 0.8
+_FIELD_STATISTICS = ("average", "k1", "b")
+_EVERY_ROW = frozen(np.empty(0, np.bool_))
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalParams:
+    """BM25's k1 and b for each field; measured in docs/decisions/bm25-engine.md."""
+
+    title_k1: float = 0.6
+    title_b: float = 0.75
+    all_k1: float = 1.2
+    all_b: float = 0.75
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LexicalQuery:
+    """A parsed query: terms of the version's vocabulary in groups, and the most that any product could score.
+
+    groups: int32 [n], ascending; terms: int32 [n]; weights: float32 [n]; bound: (title, all), 0 where no product can
+    match; words: the query's tokens, known or not.
+    """
+
+    groups: npt.NDArray[np.int32]
+    terms: npt.NDArray[np.int32]
+    weights: Floats
+    bound: tuple[float, float]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LexicalHits:
+    """The best rows, score descending then row ascending, with combined scores in [0, 1]; `matched` allowed rows hold
+    at least one of the query's terms."""
+
+    rows: Rows
+    scores: Floats
+    matched: int
+
+
+class LexicalIndex:
+    """An immutable inverted index; any number of threads may search it at once."""
+
+    def __init__(self, vocabulary: Vocabulary, statistics: Statistics, postings: Postings, products: int) -> None:
+        self._vocabulary = vocabulary
+        self._statistics = statistics
+        self._postings = postings
+        self._products = products
+
+    def __len__(self) -> int:
+        return self._products
+
+    @classmethod
+    def build(cls, texts: Iterable[tuple[str, str]], params: LexicalParams | None = None) -> LexicalIndex:
+        """Index (normalised title, normalised all text) of each product, in row order."""
+        params = params or LexicalParams()
+        vocabulary, title, text = tokenize_new(texts)
+        fields = np.array(
+            [
+                (title.average_length, params.title_k1, params.title_b),
+                (text.average_length, params.all_k1, params.all_b),
+            ]
+        )
+        postings, statistics = collect(title, text, len(vocabulary.terms), frozen(fields), idf=None)
+        return cls(vocabulary, statistics, postings, len(title.ends) - 1)
+
+    def extend(self, texts: Iterable[tuple[str, str]]) -> LexicalIndex:
+        """An index of further texts, rows from 0, under this version's vocabulary and statistics: one parsed query
+        serves both, and the scores compare. A word that the version does not know lengthens its text and matches
+        nothing."""
+        numbers = self._vocabulary.numbers
+        title, text = tokenize(texts, lambda term: numbers.get(term, -1))
+        postings, _ = collect(title, text, len(numbers), self._statistics.fields, self._statistics.idf)
+        return LexicalIndex(self._vocabulary, self._statistics, postings, len(title.ends) - 1)
+
+    def save(self, folder: Path) -> None:
+        """Write the index's files into an existing folder."""
+        description = {
+            "format": FORMAT,
+            "products": self._products,
+            "terms": len(self._vocabulary.terms),
+            "postings": len(self._postings.rows),
+            "fields": [dict(zip(_FIELD_STATISTICS, field, strict=True)) for field in self._statistics.fields.tolist()],
+        }
+        (folder / "lexical.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        (folder / "lexical.vocabulary").write_text("\n".join(self._vocabulary.terms), encoding="utf-8", newline="")
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "starts": self._postings.starts,
+            "rows": self._postings.rows,
+            "impacts": self._postings.impacts,
+            "idf": self._statistics.idf,
+            "peaks": self._statistics.peaks,
+        }
+        for name, values in arrays.items():
+            np.save(folder / f"lexical.{name}.npy", values, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> LexicalIndex:
+        """Map a saved index into memory. Reads every posting once to check it.
+
+        Raises CorruptPart when a file is absent, unreadable, or does not fit the others.
+        """
+        try:
+            return cls._load(folder)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise CorruptPart(f"lexical index: {error}") from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> LexicalIndex:
+        description = json.loads((folder / "lexical.json").read_bytes())
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']!r}, expected {FORMAT}")
+        products, size, count = (int(description[name]) for name in ("products", "terms", "postings"))
+        written = (folder / "lexical.vocabulary").read_bytes().decode()
+        vocabulary = Vocabulary.of(written.split("\n") if written else [])
+        if len(vocabulary.terms) != size or any(left >= right for left, right in pairwise(vocabulary.terms)):
+            raise ValueError(f"the vocabulary is not {size} distinct terms in ascending order")
+        fields = np.array([[field[name] for name in _FIELD_STATISTICS] for field in description["fields"]], np.float64)
+        if fields.shape != (2, 3) or not np.isfinite(fields).all() or (fields[:, 0] <= 0.0).any():
+            raise ValueError("field statistics out of range")
+        postings = Postings(
+            _mapped(folder, "starts", np.int64, (size + 1,)),
+            _mapped(folder, "rows", np.int32, (count,)),
+            _mapped(folder, "impacts", np.float32, (count, 2)),
+        )
+        idf = _mapped(folder, "idf", np.float32, (size, 2))
+        peaks = _mapped(folder, "peaks", np.float32, (size, 2))
+        if postings.starts[0] != 0 or postings.starts[-1] != count or not np.isfinite(idf).all():
+            raise ValueError("postings and statistics do not fit each other")
+        if not sound(postings.starts, postings.rows, postings.impacts, peaks, products):
+            raise ValueError("postings out of range or out of order")
+        return cls(vocabulary, Statistics(idf, peaks, frozen(fields)), postings, products)
+
+    def parse(self, text: str, prefix: bool = False) -> LexicalQuery:
+        """The terms of a normalised query, each once. With `prefix` the last word also matches the 64 most frequent
+        terms that it begins; they form one group with the word itself."""
+        words = tuple(dict.fromkeys(tokens(text)))
+        begun = last_word(text) if prefix else ""
+        own = tokens(begun)[0] if begun else None
+        numbers = self._vocabulary.numbers
+        groups: list[int] = []
+        terms: list[int] = []
+        weights: list[float] = []
+        for group, word in enumerate(words):
+            number = numbers.get(word)
+            if number is not None:
+                groups.append(group)
+                terms.append(number)
+                weights.append(token_weight(word))
+            if word == own:
+                expansions = [term for term in self._expansions(begun) if term != number]
+                groups.extend([group] * len(expansions))
+                terms.extend(expansions)
+                weights.extend([PREFIX_WEIGHT] * len(expansions))
+        arrays = np.array(groups, np.int32), np.array(terms, np.int32), np.array(weights, np.float32)
+        return LexicalQuery(*arrays, kernels.bounds(*arrays, self._statistics.peaks), words)
+
+    def _expansions(self, begun: str) -> list[int]:
+        """The most frequent terms with this beginning, most frequent first, ties in order of the vocabulary."""
+        low = bisect_left(self._vocabulary.terms, begun)
+        high = bisect_left(self._vocabulary.terms, begun + "\U0010ffff", low)
+        frequency = np.diff(self._postings.starts[low : high + 1])
+        order = np.argsort(-frequency, kind="stable")[:EXPANSIONS]
+        return [low + int(place) for place in order]
+
+    def search(self, query: LexicalQuery, depth: int, allowed: Mask | None = None) -> LexicalHits:
+        """The `depth` best of the rows that match, under the mean of the two fields' shares of their bounds.
+
+        allowed: bool [products], or None for every row.
+        """
+        if allowed is not None and len(allowed) != self._products:
+            raise ValueError(f"a mask of {len(allowed)} rows for {self._products} products")
+        postings = self._postings
+        rows, scores, matched = kernels.best(
+            postings.starts,
+            postings.rows,
+            postings.impacts,
+            query.groups,
+            query.terms,
+            query.weights,
+            *query.bound,
+            max(0, min(depth, self._products)),
+            _EVERY_ROW if allowed is None else frozen(allowed),
+        )
+        return LexicalHits(rows, scores, matched)
+
+    def scores(self, query: LexicalQuery, rows: Rows) -> Floats:
+        """Shares of the bound (title, all) for any rows, in their order: float32 [rows, 2]; 0 where nothing matches."""
+        postings = self._postings
+        return kernels.pair_scores(
+            postings.starts,
+            postings.rows,
+            postings.impacts,
+            query.groups,
+            query.terms,
+            query.weights,
+            *query.bound,
+            frozen(rows),
+        )
+
+    def score_text(self, query: LexicalQuery, title: str, text: str) -> tuple[float, float]:
+        """Shares of the bound for a normalised text outside the index, as `scores` gives them for a product of the
+        same texts; at most 1."""
+        counts = np.zeros((len(query.terms), 2), np.float32)
+        lengths = np.zeros(2)
+        for field, words in enumerate((tokens(title), tokens(text))):
+            lengths[field] = len(words)
+            occurrences = Counter(words)
+            counts[:, field] = [occurrences[self._vocabulary.terms[term]] for term in query.terms.tolist()]
+        statistics = self._statistics
+        return kernels.text_scores(
+            query.groups,
+            query.terms,
+            query.weights,
+            *query.bound,
+            counts,
+            lengths,
+            statistics.idf,
+            statistics.fields,
+        )
+
+
+def _mapped(folder: Path, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    path = folder / f"lexical.{name}.npy"
+    mode: Literal["r"] | None = None if 0 in shape else "r"  # an empty file cannot be mapped
+    values = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
+    if values.dtype != dtype or values.shape != shape or not values.flags.c_contiguous:
+        raise ValueError(f"{path.name} is {values.dtype} {values.shape}, expected {np.dtype(dtype)} {shape}")
+    return frozen(values)

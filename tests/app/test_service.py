@@ -1,0 +1,265 @@
+"""The real application through its front door: caches, deadlines, failures, versions followed while serving."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app import metrics
+from app.errors import EncoderUnavailable
+from app.index.bundle import BundleStore
+from app.search.embed import Encoder
+from app.types import Floats
+from scripts.cli import main as aisle
+from tests import tiny
+from tests.conftest import Client
+from tests.redis_server import RedisServer
+
+
+def _count(name: str, **labels: str) -> float:
+    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def _search(http: httpx.AsyncClient, query: str, **more: Any) -> dict[str, Any]:
+    response = await http.post("/v1/search", json={"query": query, **more})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def test_a_repeated_search_is_served_from_the_first_level(tiny_bundles: Path, client: Client) -> None:
+    """The same answer but for request id, time and the word `cached`; another k is another answer."""
+    async with client(tiny_bundles) as http:
+        first, second = await _search(http, "steel mug"), await _search(http, "  STEEL   mug ")
+        assert (first["cached"], second["cached"]) == (False, True)
+        for answer in (first, second):
+            for name in ("request_id", "took_ms", "cached"):
+                answer.pop(name)
+        assert first == second
+        assert not (await _search(http, "steel mug", k=3))["cached"]
+
+
+async def test_the_second_level_serves_what_another_process_computed(
+    tiny_bundles: Path, client: Client, redis_server: RedisServer
+) -> None:
+    """Two applications, one Redis."""
+    async with client(tiny_bundles, redis_url=redis_server.url, redis_timeout_ms=1000) as one:
+        expected = await _search(one, "folding lamp")
+        for _ in range(100):
+            if redis_server.control.dbsize() >= 2:
+                break
+            await asyncio.sleep(0.02)
+    async with client(tiny_bundles, redis_url=redis_server.url, redis_timeout_ms=1000) as other:
+        answer = await _search(other, "folding lamp")
+    assert answer["cached"] and answer["hits"] == expected["hits"]
+
+
+async def test_redis_killed_in_mid_load_costs_no_failed_search(
+    tiny_bundles: Path, client: Client, redis_server: RedisServer
+) -> None:
+    """1,500 searches from four clients; Redis is killed after a third and comes back after two thirds."""
+    errors_before = sum(
+        _count("aisle_redis_errors_total", cause=c) for c in ("timeout", "connection", "reply", "breaker_open")
+    )
+    async with client(tiny_bundles, redis_url=redis_server.url) as http:
+        done = 0
+
+        async def ask(number: int) -> None:
+            nonlocal done
+            for turn in range(375):
+                answer = await _search(http, f"steel mug {number} {turn}", k=3)
+                assert not answer["degraded"]["is"]
+                done += 1
+
+        async def disturb() -> None:
+            while done < 500:
+                await asyncio.sleep(0.005)
+            await asyncio.to_thread(redis_server.kill)
+            while done < 1000:
+                await asyncio.sleep(0.005)
+            await asyncio.to_thread(redis_server.start)
+
+        await asyncio.gather(disturb(), *(ask(number) for number in range(4)))
+        assert done == 1500
+        assert (await http.get("/readyz")).status_code == 200
+    errors = sum(
+        _count("aisle_redis_errors_total", cause=c) for c in ("timeout", "connection", "reply", "breaker_open")
+    )
+    assert errors > errors_before, "the fault did not happen"
+
+
+class _SlowEncoder:
+    """Lets an encoder stand still until it is released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.released = threading.Event()
+        self.calls = 0
+        whole = Encoder.queries
+
+        def queries(encoder: Encoder, texts: Sequence[str]) -> Floats:
+            self.calls += 1
+            self.released.wait(10)
+            return whole(encoder, texts)
+
+        self._patch = lambda: monkeypatch.setattr(Encoder, "queries", queries)
+
+    def begin(self) -> None:
+        self._patch()
+
+
+async def test_at_the_deadline_the_words_answer_and_say_so(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder stands still: the lexical tier's answer comes at the deadline, is not cached, and is counted."""
+    slow = _SlowEncoder(monkeypatch)
+    async with client(tiny_bundles) as http:
+        slow.begin()
+        before = _count("aisle_degraded_total", reason="deadline")
+        answer = await _search(http, "steel mug", timeout_ms=40)
+        assert answer["tier"] == "lexical" and answer["degraded"] == {"is": True, "reasons": ["deadline"]}
+        assert answer["hits"]
+        assert _count("aisle_degraded_total", reason="deadline") == before + 1
+        slow.released.set()
+        again = await _search(http, "steel mug", timeout_ms=5000)
+        assert not again["cached"] and not again["degraded"]["is"] and again["tier"] == "hybrid"
+
+
+async def test_a_degraded_answer_is_never_cached(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder fails once; the next search is whole."""
+    async with client(tiny_bundles) as http:
+        with monkeypatch.context() as broken:
+
+            def fail(encoder: Encoder, texts: Sequence[str]) -> Floats:
+                raise EncoderUnavailable("gone")
+
+            broken.setattr(Encoder, "queries", fail)
+            degraded = await _search(http, "wooden lamp")
+        whole = await _search(http, "wooden lamp")
+        assert degraded["degraded"]["reasons"] == ["encoder_error"]
+        assert not whole["cached"] and not whole["degraded"]["is"]
+
+
+async def test_five_hundred_identical_misses_encode_once(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single flight: everybody shares the first one's work, and all get the same answer."""
+    slow = _SlowEncoder(monkeypatch)
+    async with client(tiny_bundles) as http:
+        slow.begin()
+        tasks = [asyncio.create_task(_search(http, "quiet kettle", timeout_ms=20_000)) for _ in range(500)]
+        while slow.calls == 0:
+            await asyncio.sleep(0.01)
+        slow.released.set()
+        answers = await asyncio.gather(*tasks)
+        assert slow.calls == 1
+        assert len({str(answer["hits"]) for answer in answers}) == 1
+
+
+async def test_a_client_that_leaves_does_not_end_the_search_for_the_others(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who began goes; the one who joined is answered."""
+    slow = _SlowEncoder(monkeypatch)
+    async with client(tiny_bundles) as http:
+        slow.begin()
+        leaver = asyncio.create_task(_search(http, "bright mug", timeout_ms=20_000))
+        while slow.calls == 0:
+            await asyncio.sleep(0.01)
+        stayer = asyncio.create_task(_search(http, "bright mug", timeout_ms=20_000))
+        await asyncio.sleep(0.05)
+        leaver.cancel()
+        await asyncio.gather(leaver, return_exceptions=True)
+        slow.released.set()
+        assert (await stayer)["hits"]
+        assert slow.calls == 1
+
+
+async def test_a_published_version_is_followed_and_a_corrupt_one_is_not(
+    tiny_bundles: Path, tiny_encoder: Path, client: Client, tmp_path: Path
+) -> None:
+    """A new version is served within a second of its publish, cached answers of the old one with it gone; a version
+    that was tampered with is refused, counted, and the old one goes on."""
+    bundles = tmp_path / "bundles"
+    shutil.copytree(tiny_bundles, bundles)
+    store = BundleStore(bundles)
+    first = store.current()
+    async with client(bundles) as http:
+        assert (await _search(http, "mug"))["version"] == first
+        fewer = tiny.write_catalogue(tmp_path / "fewer.jsonl", tiny.products(30))
+        built = await asyncio.to_thread(
+            aisle, ["build", str(fewer), "--encoder", str(tiny_encoder), "--bundles", str(bundles)]
+        )
+        assert built == 0
+        second = store.current()
+        assert second != first
+        await _until_served(http, str(second))
+        answer = await _search(http, "mug")
+        assert answer["version"] == second and not answer["cached"]
+
+        third = await asyncio.to_thread(_tampered_version, store)
+        refused = _count("aisle_bundle_reloads_total", collection="default", outcome="refused")
+        (store.folder / "CURRENT").write_text(third)
+        for _ in range(200):
+            if _count("aisle_bundle_reloads_total", collection="default", outcome="refused") > refused:
+                break
+            await asyncio.sleep(0.02)
+        assert _count("aisle_bundle_reloads_total", collection="default", outcome="refused") == refused + 1
+        assert (await _search(http, "kettle"))["version"] == second
+        (store.folder / "CURRENT").write_text(str(first))
+        await _until_served(http, str(first))
+
+
+def _tampered_version(store: BundleStore) -> str:
+    old = store.path(store.current() or "")
+    with store.building() as folder:
+        for path in old.iterdir():
+            shutil.copyfile(path, folder / path.name)
+        (folder / "manifest.json").unlink()
+        version = store.seal(folder, {"note": "no ranking in here"})
+    return version
+
+
+async def _until_served(http: httpx.AsyncClient, version: str) -> None:
+    for _ in range(200):
+        listed = (await http.get("/v1/versions")).json()["collections"]
+        if listed[0]["version"] == version:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{version} is not served")
+
+
+async def test_collections_are_kept_apart(tiny_encoder: Path, client: Client, tmp_path: Path) -> None:
+    """The same words in two collections, cache on: each answers with its own products; an unknown one is 404."""
+    for name, seed in (("default", 7), ("other", 8)):
+        rows = [{**row, "id": f"{name}-{row['id']}"} for row in tiny.products(seed=seed)]
+        catalogue = tiny.write_catalogue(tmp_path / f"{name}.jsonl", rows)
+        command = ["build", str(catalogue), "--encoder", str(tiny_encoder), "--bundles", str(tmp_path / "b")]
+        assert await asyncio.to_thread(aisle, [*command, "--collection", name]) == 0
+    async with client(tmp_path / "b") as http:
+        for _ in range(2):
+            for name in ("default", "other"):
+                answer = await _search(http, "steel mug", collection=name)
+                assert answer["hits"] and all(hit["id"].startswith(name) for hit in answer["hits"])
+        assert (await http.post("/v1/search", json={"query": "mug", "collection": "third"})).status_code == 404
+        assert [one["name"] for one in (await http.get("/v1/collections")).json()["collections"]] == [
+            "default",
+            "other",
+        ]
+
+
+async def test_nothing_published_is_said_in_one_line(tmp_path: Path, client: Client) -> None:
+    """Start-up refuses, and says what to do."""
+    from app.errors import BundleError
+
+    with pytest.raises(BundleError, match="aisle build"):
+        async with client(tmp_path):
+            pass
