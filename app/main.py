@@ -20,11 +20,12 @@ from app.api.options import EdgeOptions
 from app.api.protocol import TimedHttpProtocol
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
+from app.runtime.cores import usable_cores
 from app.search.cache import Cache
 from app.search.collections import Collections
 from app.search.searcher import Job, process
 from app.search.service import SearchService
-from app.settings import Settings, usable_cores
+from app.settings import Settings
 
 _log = logging.getLogger("aisle")
 _MOST_ON_CPU = 4  # per worker and take: int8 on a CPU gains nothing from a batch, only wake-ups are saved

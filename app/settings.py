@@ -62,15 +62,3 @@ class Settings(BaseModel):
             first = error.errors()[0]
             name = _PREFIX + str(first["loc"][0]).upper()
             raise SettingsError(f"{name}={given.get(str(first['loc'][0]))!r}: {first['msg'].lower()}") from None
-
-
-def usable_cores() -> int:
-    """Cores this process may use: the affinity mask, cut by the cgroup's CPU quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return max(1, cores)
-    if quota == "max":
-        return max(1, cores)
-    return max(1, min(cores, round(int(quota) / int(period))))

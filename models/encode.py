@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from app.runtime.cores import usable_cores
 from app.search.embed import Encoder
-from app.settings import usable_cores
 from app.types import Floats
 
 _CHUNK = 32

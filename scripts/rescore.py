@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.errors import AisleError, BadInput
+from app.runtime.cores import usable_cores
 from app.search.searcher import RescoreJob, Searcher
-from app.settings import usable_cores
 from app.types import Floats, RescoreCandidate, RescoreResult, SearchRequest
 from scripts.output import Output
 from scripts.stored import add_bundle_arguments, open_version

@@ -13,15 +13,20 @@ every row is checked against the mask again.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
-import faiss
 import numpy as np
 
 from app.errors import CorruptPart
 from app.index.dense_kernels import dot_rows, top_rows
 from app.types import Floats, Mask, Rows
+
+# One search, one thread: the other cores serve other searches. OpenMP keeps its number per thread, so it has to be told
+# before it starts: a call would reach this thread alone, and every worker would wake a team of threads for one query.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import faiss  # noqa: E402  (after its environment)
 
 FILE = "dense.faiss"
 FLAT_UP_TO = 20_000
@@ -31,8 +36,6 @@ _HNSW_LINKS = 32
 _HNSW_EF_CONSTRUCTION = 120
 _HNSW_EF_SEARCH = 256
 _LOAD_LIMIT_BYTES = 1 << 38
-
-faiss.omp_set_num_threads(1)  # one search, one thread: the other core serves another search
 
 
 class VectorIndex(Protocol):
@@ -82,13 +85,12 @@ class FaissIndex:
         else:
             index = faiss.IndexHNSWSQ(dimension, codec, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(0 if threads < 1 else _build_threads())
+        faiss.omp_set_num_threads(os.cpu_count() or 1)
         try:
             index.train(vectors)
             index.add(vectors)
         finally:
-            faiss.omp_set_num_threads(threads)
+            faiss.omp_set_num_threads(1)
         return cls(index)
 
     def save(self, folder: Path) -> None:
@@ -171,10 +173,5 @@ class ExactIndex:
         return exact
 
     def vector(self, row: int) -> Floats:
-        return self._vectors[row]
-
-
-def _build_threads() -> int:
-    from os import cpu_count
-
-    return cpu_count() or 1
+        stored: Floats = self._vectors[row]
+        return stored

@@ -24,10 +24,11 @@ export function card(hit, position) {
       panel));
 }
 
-/** Brand, category and what else the collection declares, in its order; the price stands apart. */
+/** Brand, category and what else can be filtered by, in the collection's order; the price stands apart. */
 function meta(product) {
-  const parts = state.collection.fields.flatMap(({ name, type }) => {
+  const parts = state.collection.fields.flatMap(({ name, type, facet }) => {
     const value = product[name];
+    if (type === "text" || (type === "keyword" && !facet)) return [];
     if (value === null || value === undefined || value === "" || name === "price") return [];
     if (type === "boolean") return [stockText(name, value)];
     if (type === "number") return [el("span", {}, `${label(name)} ${numberText(name, value)}`)];

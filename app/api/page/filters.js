@@ -23,8 +23,8 @@ export function drawChips() {
 export function buildFilters() {
   unfolded.clear();
   const builders = { keyword: facetBox, number: rangeBox, boolean: switchBox };
-  const fields = state.collection.fields.filter((field) => field.type !== "keyword" || field.facet);
-  $("filters").replaceChildren(...fields.map((field) => builders[field.type]?.(field.name)));
+  const fields = state.collection.fields.filter(({ type, facet }) => type in builders && (type !== "keyword" || facet));
+  $("filters").replaceChildren(...fields.map((field) => builders[field.type](field.name)));
 }
 
 const facetBox = (name) =>
