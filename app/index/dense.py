@@ -26,7 +26,7 @@ from app.types import Floats, Mask, Rows
 # One search, one thread: the other cores serve other searches. OpenMP keeps its number per thread, so it has to be told
 # before it starts: a call would reach this thread alone, and every worker would wake a team of threads for one query.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-import faiss  # noqa: E402  (after its environment)
+import faiss
 
 FILE = "dense.faiss"
 FLAT_UP_TO = 20_000
@@ -49,7 +49,7 @@ class VectorIndex(Protocol):
     def dimension(self) -> int: ...
 
     def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
-        """The `depth` best allowed rows for a query vector [dimension], with scores: score descending, row ascending."""
+        """The `depth` best allowed rows for a query vector [dimension], and scores: score descending, row ascending."""
         ...
 
     def scores(self, query: Floats, rows: Rows) -> Floats:
