@@ -1,0 +1,45 @@
+"""Puts the edge on an application, in running order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from app.api import docs, health, page, problems, products, rerank, rescore, search
+from app.api.middleware import Edge
+from app.api.openapi import document
+from app.api.options import EdgeOptions
+from app.errors import AisleError
+
+if TYPE_CHECKING:
+    from app.search.service import SearchService
+
+
+def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
+    """Give `app` its routes, its one error handler, its OpenAPI document and its outermost layer.
+
+    `app` is best made with `openapi_url=None` and `redirect_slashes=False`: the documents are served here, and a
+    redirect would trust the Host header."""
+    app.state.service = service
+    app.state.edge = options
+    app.router.routes.extend(_routes(options))
+    app.add_exception_handler(AisleError, problems.handle)
+    app.add_exception_handler(HTTPException, problems.handle)
+    app.add_middleware(Edge, service=service, max_body_bytes=options.max_body_bytes)
+    app.openapi = lambda: document(app.routes)  # type: ignore[method-assign]
+
+
+def _routes(options: EdgeOptions) -> list[Route]:
+    # The router tries them in turn, so the busiest comes first.
+    return [
+        *search.routes(),
+        *rescore.routes(),
+        *rerank.routes(),
+        *products.routes(),
+        *health.routes(serve_metrics=options.serve_metrics),
+        *page.routes(show_images=options.show_images),
+        *(docs.routes() if options.docs else []),
+    ]

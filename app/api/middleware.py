@@ -1,0 +1,157 @@
+"""The outermost layer, in plain ASGI: request id, counts and times, the body limit, and the last net for errors."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import metrics
+from app.api import problems
+from app.api.endpoint import Endpoint, Header
+from app.api.schemas import NDJSON, RESCORE_PATH
+from app.errors import InputTooLarge
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram
+
+    from app.search.service import SearchService
+
+_INBOUND_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# A random stem and a running number: unique like a UUID, at a tenth of its cost.
+_STEM = secrets.token_hex(6)
+_numbers = itertools.count(1)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+_CLOSE: Header = (b"connection", b"close")
+CLIENT_GONE = 499  # nginx's word for a request that nobody waited for
+
+
+class Edge:
+    """Wraps the application. `max_body_bytes` holds for every body but a streamed one, whose lines are limited."""
+
+    def __init__(self, app: ASGIApp, *, service: SearchService, max_body_bytes: int) -> None:
+        self.app = app
+        self._service = service
+        self._max_body_bytes = max_body_bytes
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._timers: dict[str, Histogram] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = scope["started"] = perf_counter()
+        answer = _Answer(scope, send, self._service)
+        metrics.IN_FLIGHT.inc()
+        try:
+            await self._answer(scope, self._limited(scope, receive, answer), answer)
+        finally:
+            metrics.IN_FLIGHT.dec()
+            self._count(scope, answer.status, perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            await self.app(scope, receive, answer.send)
+        except (ClientDisconnect, asyncio.CancelledError) as error:
+            if not answer.status:
+                answer.status = CLIENT_GONE
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        except Exception as error:  # noqa: BLE001 - the last net
+            internal = problems.unexpected(error, scope)
+            if not answer.status:  # otherwise the server closes the connection in the middle of the answer
+                await problems.respond(internal, scope)(scope, receive, answer.send)
+
+    def _limited(self, scope: Scope, receive: Receive, answer: _Answer) -> Receive:
+        """`receive`, wrapped only where the declared length does not already keep the limit. The error is raised to
+        whoever reads, so that it takes the form of the route and that routes without a body never meet it."""
+        length, streamed = _body(scope)
+        if streamed or (length is not None and length <= self._max_body_bytes):
+            return receive
+        limit, seen = self._max_body_bytes, 0
+        too_long = length is not None
+        answer.closing = too_long
+
+        async def limited() -> Message:
+            nonlocal seen
+            if too_long:
+                raise _too_large(limit)
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                answer.closing = True
+                raise _too_large(limit)
+            return message
+
+        return limited
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        # Templates, not paths: nothing a caller sends adds a series. Children are kept, as labels() costs 2 µs.
+        endpoint = scope.get("endpoint")
+        template = endpoint.path if isinstance(endpoint, Endpoint) else "unmatched"
+        method: str = scope["method"] if scope["method"] in _METHODS else "other"
+        key = (template, method, status)
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = metrics.REQUESTS.labels(template, method, str(status))
+        counter.inc()
+        timer = self._timers.get(template)
+        if timer is None:
+            timer = self._timers[template] = metrics.REQUEST_SECONDS.labels(template)
+        timer.observe(seconds)
+
+
+class _Answer:
+    """What is known of a request's answer; adds the headers that every answer carries."""
+
+    __slots__ = ("_id", "_send", "_service", "closing", "status")
+
+    def __init__(self, scope: Scope, send: Send, service: SearchService) -> None:
+        self.status = 0
+        self.closing = False
+        self._send = send
+        self._service = service
+        self._id = _request_id(scope)
+        scope["request_id"] = self._id.decode()
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._id), _NOSNIFF]
+            # While draining, keep-alive connections are sent elsewhere one by one, so that none is cut at the end.
+            if (self.closing or self._service.draining) and _CLOSE not in headers:
+                headers.append(_CLOSE)
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _INBOUND_ID.fullmatch(value):
+            given: bytes = value
+            return given
+    return f"{_STEM}{next(_numbers):08x}".encode()
+
+
+def _body(scope: Scope) -> tuple[int | None, bool]:
+    """(declared length in bytes, None when it is not known beforehand; whether it is a stream of lines)."""
+    length: int | None = None
+    chunked = streamed = False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            length = int(value) if value.isdigit() else None
+        elif name == b"transfer-encoding":
+            chunked = True
+        elif name == b"content-type" and value.startswith(NDJSON):
+            streamed = scope["path"] == RESCORE_PATH
+    return (None if chunked else length), streamed
+
+
+def _too_large(limit: int) -> InputTooLarge:
+    return InputTooLarge(f"the body may have at most {limit} bytes; {RESCORE_PATH} takes any number of NDJSON lines")

@@ -1,0 +1,26 @@
+"""How the edge behaves: the part of the settings that concerns it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    """Units are in the names. `show_images` lets the search page load pictures from other hosts; `serve_metrics` is off
+    where metrics have a port of their own."""
+
+    timeout_ms: float = 1000.0
+    max_body_bytes: int = 1024 * 1024
+    docs: bool = False
+    serve_metrics: bool = True
+    show_images: bool = False
+    log_queries: bool = False
+
+
+def options(request: Request) -> EdgeOptions:
+    """The options that the application was installed with."""
+    found: EdgeOptions = request.app.state.edge
+    return found

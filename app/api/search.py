@@ -1,0 +1,90 @@
+"""`/v1/search`: text in, scored products out."""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+
+import orjson
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
+from app.api.options import options
+from app.api.params import Reader, boolean, integer, number, read_params, text
+from app.api.schemas import NoParams, SearchBody, read_json
+from app.types import SearchAnswer, SearchRequest, Timing
+
+logger = logging.getLogger(__name__)
+
+_READERS: dict[str, Reader] = {
+    "q": text,
+    "k": integer,
+    "offset": integer,
+    "collection": text,
+    "profile": text,
+    "prefix": boolean,
+    "explain": boolean,
+    "timeout_ms": number,
+}
+
+
+def routes() -> list[Route]:
+    return [route("/v1/search", get=search_by_query_string, post=search_by_body)]
+
+
+async def search_by_body(request: Request) -> Response:
+    """POST: the whole request language."""
+    read_params(NoParams, request.scope, {})
+    body = await read_body(request)
+    asked = read_json(SearchBody, body, content_type(request))
+    return await _search(request, asked.request(options(request).timeout_ms))
+
+
+async def search_by_query_string(request: Request) -> Response:
+    """GET: what fits into an address, for a browser's bar and for search as you type."""
+    asked = read_params(SearchBody, request.scope, _READERS, {"q": "query"})
+    return await _search(request, asked.request(options(request).timeout_ms))
+
+
+def content_type(request: Request) -> bytes | None:
+    """The Content-Type header, None when there is none."""
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            given: bytes = value
+            return given
+    return None
+
+
+async def _search(request: Request, asked: SearchRequest) -> Response:
+    answer = await while_connected(request, service_of(request).search(asked))
+    if options(request).log_queries:
+        _log(request, asked, answer)
+    return answered(request, answer)
+
+
+def answered(request: Request, answer: SearchAnswer) -> Bytes:
+    """The response: three members of this request, then the answer's own bytes, wherever they come from."""
+    scope = request.scope
+    took_ms = (perf_counter() - scope["started"]) * 1e3
+    cached = "true" if answer.cached else "false"
+    head = f'{{"request_id":"{scope["request_id"]}","took_ms":{took_ms:.3f},"cached":{cached},'
+    return Bytes(head.encode() + answer.tail, headers=[(b"server-timing", _server_timing(answer.timings))])
+
+
+def _server_timing(timings: tuple[Timing, ...]) -> bytes:
+    return ", ".join([f"{timing.stage};dur={timing.ms:.3f}" for timing in timings]).encode()
+
+
+def _log(request: Request, asked: SearchRequest, answer: SearchAnswer) -> None:
+    # As JSON, whose escapes keep line breaks and terminal codes of a query out of the log.
+    entry = {
+        "request_id": request.scope["request_id"],
+        "query": asked.query,
+        "collection": asked.collection,
+        "k": asked.k,
+        "offset": asked.offset,
+        "tier": answer.tier,
+        "cached": answer.cached,
+    }
+    logger.info("search %s", orjson.dumps(entry).decode())

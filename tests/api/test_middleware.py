@@ -1,0 +1,146 @@
+"""The outermost layer: ids, the body limit, counts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.metrics import REGISTRY
+from tests.api.conftest import client_of
+from tests.api.stub_service import KNOWN, StubService
+
+
+@pytest.mark.parametrize("given", ["abc", "A-1_2.3", "x" * 64])
+async def test_a_caller_s_request_id_is_kept(client: httpx.AsyncClient, given: str) -> None:
+    """In the header, the answer and the problem."""
+    response = await client.post("/v1/search", json={"query": "x"}, headers={"X-Request-ID": given})
+    assert response.headers["X-Request-ID"] == response.json()["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 65, 'a"b', "a b", "é", "a\tb", "a\n"])
+async def test_a_strange_request_id_is_replaced(client: httpx.AsyncClient, given: str) -> None:
+    """Nothing that would need escaping anywhere gets in."""
+    headers = [(b"X-Request-ID", given.encode())]
+    response = await client.post("/v1/search", json={"query": "x"}, headers=headers)
+    assert response.headers["X-Request-ID"] != given
+    assert response.json()["request_id"] == response.headers["X-Request-ID"]
+
+
+async def test_every_answer_has_an_id_of_its_own(client: httpx.AsyncClient) -> None:
+    """Errors and probes too."""
+    answers = [await client.get(path) for path in ("/livez", "/nope", "/v1/search?q=x", "/v1/search", "/metrics", "/")]
+    assert len({answer.headers["X-Request-ID"] for answer in answers}) == len(answers)
+
+
+async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_refused(make_app: Callable[..., FastAPI]) -> None:
+    """Declared or streamed."""
+    body = b'{"query":"x"}'
+
+    async def pieces(of: bytes) -> AsyncIterator[bytes]:
+        for at in range(0, len(of), 5):
+            yield of[at : at + 5]
+
+    async with client_of(make_app(max_body_bytes=len(body))) as client:
+        assert (await client.post("/v1/search", content=body)).status_code == 200
+        assert (await client.post("/v1/search", content=pieces(body))).status_code == 200
+        for more in (body + b" ", pieces(body + b" ")):
+            response = await client.post("/v1/search", content=more)
+            assert response.status_code == 413
+            assert response.headers["Connection"] == "close"
+            assert response.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_an_oversized_body_is_refused_before_it_is_read(make_app: Callable[..., FastAPI]) -> None:
+    """By its declared length: not a byte is asked for; one that streams is read no further than the limit."""
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1000
+            yield b"x" * 1000
+
+    async with client_of(make_app(max_body_bytes=10_000)) as client:
+        response = await client.post("/v1/search", content=endless(), headers={"Content-Length": "200000000"})
+        assert (response.status_code, read) == (413, 0)
+        assert (await client.post("/v1/search", content=endless())).status_code == 413
+        assert read <= 11_000
+
+
+async def test_an_unread_body_does_not_change_an_answer(make_app: Callable[..., FastAPI]) -> None:
+    """A route that takes no body answers as ever, and the connection is closed."""
+    async with client_of(make_app(max_body_bytes=10)) as client:
+        response = await client.request("GET", "/livez", content=b"x" * 100)
+        assert (response.status_code, response.headers["Connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/search/", "/V1/search", "/v1/nope/%00"])
+async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient, path: str) -> None:
+    """404, without a redirect."""
+    response = await client.get(path)
+    assert response.status_code == 404
+    assert response.json()["title"] == "Not found"
+
+
+async def test_a_wrong_method_is_told_the_right_ones(client: httpx.AsyncClient) -> None:
+    """405 with Allow; OPTIONS asks for just that."""
+    response = await client.delete("/v1/search")
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD, POST")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    options = await client.options("/v1/search")
+    assert (options.status_code, options.headers["Allow"], options.content) == (204, "GET, HEAD, POST", b"")
+    assert (await client.request("BREW", "/v1/search")).status_code == 405
+
+
+async def test_head_answers_as_get_does(client: httpx.AsyncClient) -> None:
+    """Same status and type."""
+    for path in ("/v1/search?q=x", "/readyz", "/", f"/v1/products/{KNOWN}"):
+        head, get = await client.head(path), await client.get(path)
+        assert (head.status_code, head.headers["Content-Type"]) == (get.status_code, get.headers["Content-Type"])
+
+
+def _count(**labels: str) -> float:
+    return REGISTRY.get_sample_value("aisle_http_requests_total", labels) or 0.0
+
+
+async def test_every_request_is_counted_once(client: httpx.AsyncClient) -> None:
+    """By template, method and status; the time and the gauge agree."""
+    before = _count(route="/v1/products/{id}", method="GET", status="200")
+    lost = _count(route="/v1/products/{id}", method="GET", status="404")
+    for path in (KNOWN, KNOWN, "gone"):
+        await client.get(f"/v1/products/{path}")
+    assert _count(route="/v1/products/{id}", method="GET", status="200") == before + 2
+    assert _count(route="/v1/products/{id}", method="GET", status="404") == lost + 1
+    assert REGISTRY.get_sample_value("aisle_http_requests_in_flight") == 0
+    total = sum(s.value for m in REGISTRY.collect() for s in m.samples if s.name == "aisle_http_requests_total")
+    timed = sum(
+        s.value for m in REGISTRY.collect() for s in m.samples if s.name == "aisle_http_request_duration_seconds_count"
+    )
+    assert total == timed
+
+
+async def test_nothing_a_caller_sends_adds_a_series(client: httpx.AsyncClient) -> None:
+    """Random paths, methods and parameters count under labels that exist; positive control: a new route adds one."""
+    for method in ("GET", "BREW"):
+        await client.request(method, "/nope")
+    before = _series()
+    for number in range(200):
+        await client.get(f"/random/{number}?a={number}")
+        await client.request(f"BREW{number}", f"/{number}")
+    assert _series() == before
+    await client.delete("/startupz")
+    assert _series() == before + 1
+
+
+def _series() -> int:
+    return sum(1 for metric in REGISTRY.collect() for s in metric.samples if s.name == "aisle_http_requests_total")
+
+
+async def test_a_failed_request_leaves_the_gauge_at_zero(client: httpx.AsyncClient, service: StubService) -> None:
+    """Whatever happens inside."""
+    service.fail = RuntimeError()
+    await client.post("/v1/search", json={"query": "x"})
+    assert REGISTRY.get_sample_value("aisle_http_requests_in_flight") == 0
