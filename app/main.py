@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # looked up on every request otherwise
     )
     options = EdgeOptions(
         timeout_ms=settings.timeout_ms,
@@ -91,34 +93,72 @@ class _Server(uvicorn.Server):
         self._drain_s = drain_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._service.draining or not self._service.started:
-            super().handle_exit(sig, frame)
+        # Not uvicorn's own: that raises the signal again at the end, and a stop in good order would exit with 143.
+        if self._service.draining:
+            self.force_exit = self.should_exit
+            self.should_exit = True
             return
-        self._service.draining = True
-        metrics.READY.set(0)
+        self._service.drain()
         loop = asyncio.get_event_loop()
-        loop.call_soon_threadsafe(loop.call_later, self._drain_s, super().handle_exit, sig, frame)
+        loop.call_soon_threadsafe(loop.call_later, self._drain_s, self._stop)
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets)  # type: ignore[arg-type]
-        if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(f"aisle {__version__} serves http://{shown}:{port}", flush=True)
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"aisle {__version__} serves http://{shown}:{port}", flush=True)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; returns the exit code: 0, or 1 when start-up failed (one line says why)."""
+    """Load, verify, warm up, then listen until told to stop. Returns the exit code: 0, or 1 when start-up failed, with
+    one line that says why."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     app = create_app(settings)
-    config = uvicorn.Config(
+    config = _uvicorn_config(app, settings.host, settings.port)
+    server = _Server(config, app.state.service, settings.drain_s)
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(app, server, settings))
+    except AisleError as error:
+        _log.error("%s", error.detail)
+        return 1
+    except SystemExit:  # uvicorn's, when it cannot listen; it has said why
+        return 1
+    return 0
+
+
+async def _run(app: FastAPI, server: _Server, settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app.router.lifespan_context(app))
+        if settings.metrics_port is not None:
+            await stack.enter_async_context(_metrics_beside(settings.host, settings.metrics_port))
+        await server.serve()
+
+
+@asynccontextmanager
+async def _metrics_beside(host: str, port: int) -> AsyncIterator[None]:
+    """/metrics on a port of its own."""
+    server = uvicorn.Server(_uvicorn_config(metrics_app, host, port))
+    task = asyncio.create_task(server._serve())  # serve() would take the signals
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _uvicorn_config(app: Any, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        host=host,
+        port=port,
         loop="uvloop",
         http=TimedHttpProtocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         access_log=False,
         server_header=False,
         log_config=None,
@@ -126,45 +166,3 @@ def serve(settings: Settings) -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
     )
-    server = _Server(config, app.state.service, settings.drain_s)
-    separate = _metrics_server(settings)
-    try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_run(server, separate))
-    except KeyboardInterrupt:
-        pass
-    except AisleError as error:
-        _log.error("%s", error.detail)
-        return 1
-    return 0 if server.started else 1
-
-
-def _metrics_server(settings: Settings) -> uvicorn.Server | None:
-    if settings.metrics_port is None:
-        return None
-    config = uvicorn.Config(
-        metrics_app,
-        host=settings.host,
-        port=settings.metrics_port,
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        log_config=None,
-        log_level="warning",
-    )
-    return uvicorn.Server(config)
-
-
-async def _run(server: _Server, separate: uvicorn.Server | None) -> None:
-    if separate is None:
-        await server.serve()
-        return
-    beside = asyncio.create_task(separate._serve())
-    try:
-        await server.serve()
-    finally:
-        separate.should_exit = True
-        await beside
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

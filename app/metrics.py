@@ -29,7 +29,7 @@ REQUESTS = Counter(
 )
 REQUEST_SECONDS = Histogram(
     "aisle_http_request_duration_seconds",
-    "Time from the first byte of a request's head to the last byte of its answer.",
+    "Time from a request's head to the last byte of its answer.",
     ["route"],
     buckets=_REQUEST_BUCKETS,
     registry=REGISTRY,
@@ -62,7 +62,7 @@ NO_RESULTS = Counter(
 )
 CACHE = Counter(
     "aisle_cache_events_total",
-    "Cache events: kind is answer or vector, level is local or redis, event is hit, miss, stored, evicted, corrupt or dropped.",
+    "Cache events (hit, miss, stored, evicted, corrupt, dropped) by kind (answer, vector) and level (local, redis).",
     ["kind", "level", "event"],
     registry=REGISTRY,
 )

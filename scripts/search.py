@@ -39,8 +39,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             (str(value) for name, value in hit["product"].items() if name == searcher.catalog.schema.roles.title), ""
         )
         lines.append(f"{place:3}. {hit['score']:.3f}  {title[:100]}  [{hit['id']}]")
-        for part in (hit["explanation"] or {}).get("contributions", []):
-            lines.append(f"       {part['contribution']:+.4f}  {part['name']} {part['value']:.4f} × {part['weight']:g}")
+        lines += [
+            f"       {part['contribution']:+.4f}  {part['name']} {part['value']:.4f} × {part['weight']:g}"
+            for part in (hit["explanation"] or {}).get("contributions", [])
+        ]
     total = answer["total"]
     more = "or more " if total["relation"] == "gte" else ""
     lines.append(

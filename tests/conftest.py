@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny bundle for behaviour, the shipped catalogues for numbers, the real application around both."""
+"""Shared fixtures: a tiny bundle for behaviour, the shipped catalogues for numbers, the app around both."""
 
 from __future__ import annotations
 

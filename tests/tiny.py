@@ -23,7 +23,7 @@ _COLORS = ("black", "white", "red", "blue")
 
 
 def products(count: int = 60, seed: int = 7) -> list[dict[str, Any]]:
-    """Products with a text, a brand (sometimes missing), a colour, a category path, a price, stock and a rating count."""
+    """Products with a text, a brand (not always), a colour, a category path, a price, stock and a rating count."""
     random = np.random.default_rng(seed)
     made = []
     for number in range(count):
@@ -34,7 +34,7 @@ def products(count: int = 60, seed: int = 7) -> list[dict[str, Any]]:
             {
                 "id": f"p{number:03}",
                 "title": f"{brand} {first} {second} {kind}",
-                "description": f"A {first} {color} {kind} that is {second}, made by {brand}. Model {kind[:2].upper()}-{number}",
+                "description": f"A {first} {color} {kind} that is {second}, made by {brand}. Model {kind[:2]}-{number}",
                 "brand": None if number % 11 == 3 else brand,
                 "color": color,
                 "category": ["Home", "Kitchen"] if kind in ("kettle", "mug") else ["Home", "Living", kind.title()],

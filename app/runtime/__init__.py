@@ -1,1 +1,1 @@
-"""What keeps the service fast and alive: ONNX sessions, the queue and its workers, deadlines. Knows nothing of search."""
+"""What keeps the service fast and alive: ONNX sessions, the queue, its workers, deadlines. No word of search here."""

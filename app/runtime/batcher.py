@@ -144,7 +144,7 @@ class Batcher(Generic[Job]):
             error: BaseException | None = None
             try:
                 self._process([ticket.job for ticket in batch])
-            except Exception as raised:
+            except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
                 error = raised
             try:
                 self._loop.call_soon_threadsafe(_settle, batch, error)

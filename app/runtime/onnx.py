@@ -8,16 +8,20 @@ query meanwhile. On a GPU texts are padded to a fixed grid of shapes, because ev
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from app.errors import CorruptPart, EncoderUnavailable
 from app.types import Floats
+
+# ONNX Runtime reports to its vendor otherwise; it looks when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 Provider = Literal["auto", "cpu", "cuda"]
 Tokens = npt.NDArray[np.int64]  # [batch, tokens]

@@ -108,10 +108,10 @@ def raw_scores(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def rank(rows: Rows, features: Features, profile: Profile) -> Ranked:
-    """Score and order the candidates."""
+    """Score and order the candidates; `rows` ascend, so a stable sort leaves ties in row order."""
     parts = contributions(features, profile)
     raw = raw_scores(parts)
-    order = np.lexsort((rows, -raw))
+    order = np.argsort(-raw, kind="stable")
     return Ranked(rows[order], raw[order], features[order], parts[order])
 
 

@@ -65,10 +65,14 @@ class SearchService:
         self.started = True
         metrics.READY.set(1)
 
-    async def close(self) -> None:
-        """Reverse of open."""
+    def drain(self) -> None:
+        """Not ready from now on, but still answering."""
         self.draining = True
         metrics.READY.set(0)
+
+    async def close(self) -> None:
+        """Reverse of open."""
+        self.drain()
         await self._collections.close()
         await self._batcher.stop()
         await self._cache.close()

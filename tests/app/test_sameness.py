@@ -1,4 +1,4 @@
-""" "Same" by architecture: identical order and |Δscore| ≤ 1e-6, whichever way a pair is scored, over all dev queries."""
+"""Sameness: identical order and |Δscore| ≤ 1e-6, whichever way a pair is scored, over all dev queries."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from scripts.cli import main as aisle
 from tests.conftest import ROOT, Client
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.splitlines() if line]
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line]
 
 
 def _commands(program: str) -> list[str]:
@@ -53,7 +54,7 @@ def test_every_command_succeeds_in_the_order_it_is_shown(
 
 async def test_the_error_example_is_what_the_service_says(shipped_bundles: Path, client: Client) -> None:
     """The misspelt field."""
-    shown = json.loads(re.findall(r"```json\n(\{\"type\".*?)```", README, re.S)[0])
+    shown = json.loads(re.findall(r"```json\n(\{\"type\".*?)```", README, re.DOTALL)[0])
     async with client(shipped_bundles) as http:
         response = await http.post("/v1/search", json={"query": "mug", "filter": {"field": "brnad", "in": ["x"]}})
     told = response.json()

@@ -32,7 +32,7 @@ def told(shipped_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 def test_the_default_is_not_worse_than_either_leg_and_better_than_the_worse_one(
     told: tuple[dict[str, Any], Path],
 ) -> None:
-    """Out-of-fold, paired: no significant loss against a leg, and a gain over the worse one on nDCG@10 and recall@100."""
+    """Out-of-fold, paired: no significant loss against a leg, a gain over the worse one on nDCG@10 and recall@100."""
     value, _ = told
     assert value["out_of_fold"] is True
     means = {row["run"]: row["ndcg@10"]["estimate"] for row in value["table"]}
@@ -46,7 +46,7 @@ def test_the_default_is_not_worse_than_either_leg_and_better_than_the_worse_one(
 
 
 def test_the_figures_stand_where_the_field_is(told: tuple[dict[str, Any], Path]) -> None:
-    """The legs are no straw men: BM25 reaches 0.661 and zero-shot MiniLM 0.660 on these queries; chance is next to 0."""
+    """The legs are no straw men: BM25 reaches 0.661 and zero-shot MiniLM 0.660 on these queries; chance about 0."""
     means = {row["run"]: row["ndcg@10"]["estimate"] for row in told[0]["table"]}
     assert means["lexical"] > 0.661 and means["dense"] > 0.660 and means["default"] > 0.693
     assert means["random-order-catalogue"] < 0.02

@@ -1,14 +1,13 @@
 """The result set, its totals, facets and pages, against a brute-force oracle over ten thousand random filtered queries.
 
 The oracle is written from the definition: filter ∩ (lexical top-D ∪ dense top-D above the floor), all of it scored. It
-evaluates filters on the products' own JSON, takes every product's leg scores, and sorts; it shares no retrieval code."""
+evaluates filters on the products' JSON, takes every product's leg scores, and sorts: it shares no retrieval code."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
@@ -55,7 +54,6 @@ class _Oracle:
 
     def _leaf(self, leaf: Leaf) -> Any:
         name, kind, value = leaf
-        test: Callable[[dict[str, Any]], bool]
         if kind == "in":
             return np.array([any(v in value for v in held) for held in self.values[name]])
         low, high = value

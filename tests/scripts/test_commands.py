@@ -1,0 +1,249 @@
+"""The command line as a newcomer and as a nightly job use it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.index.bundle import BundleStore
+from app.search.embed import Encoder
+from scripts.cli import COMMANDS
+from scripts.cli import main as aisle
+from tests import tiny
+from tests.conftest import open_current
+
+Told = pytest.CaptureFixture[str]
+
+
+def _build(catalogue: Path, encoder: Path, bundles: Path, *more: str) -> int:
+    return aisle(["build", str(catalogue), "--encoder", str(encoder), "--bundles", str(bundles), *more])
+
+
+def _told(capsys: Told) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    return value
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: Told) -> None:
+    """--help names what it takes, and exits with 0."""
+    with pytest.raises(SystemExit) as ended:
+        aisle([command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: aisle" in capsys.readouterr().out
+
+
+def test_wrong_usage_is_exit_code_two() -> None:
+    """An unknown command or option."""
+    for words in (["serch"], ["search"], ["build", "x", "--bundles", "y", "--frobnicate"]):
+        with pytest.raises(SystemExit) as ended:
+            aisle(words)
+        assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "parquet"])
+def test_every_form_of_a_catalogue_gives_the_same_products(
+    form: str, tiny_bundles: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    """Ids and documents equal those of the JSONL build."""
+    rows = [{**row, "category": row["category"][-1]} for row in tiny.products()]
+    catalogue = tmp_path / f"products.{form}"
+    if form.startswith("jsonl"):
+        tiny.write_catalogue(catalogue, rows)
+    elif form == "csv":
+        with catalogue.open("w", newline="", encoding="utf-8") as file:
+            sheet = csv.DictWriter(file, list(rows[0]))
+            sheet.writeheader()
+            sheet.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), catalogue)
+    assert _build(catalogue, tiny_encoder, tmp_path / "b") == 0
+    searcher, expected = open_current(tmp_path / "b"), open_current(tiny_bundles)
+    assert [searcher.catalog.id(row) for row in range(60)] == [expected.catalog.id(row) for row in range(60)]
+    titles = [searcher.catalog.fields(row)["title"] for row in range(60)]
+    assert titles == [row["title"] for row in tiny.products()]
+    prices = [searcher.catalog.fields(row).get("price") for row in range(60)]
+    assert prices == [row["price"] for row in tiny.products()]
+
+
+def test_refused_rows_are_counted_with_their_reasons(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """A bad row costs itself, never the build; the manifest and the output say how many and why."""
+    rows: list[dict[str, Any]] = [*tiny.products(10), {"id": "p001", "title": "twice"}, {"title": "no id"}, {"id": "x"}]
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", rows)
+    catalogue.write_bytes(catalogue.read_bytes() + b"{not json}\n")
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--json") == 0
+    told = _told(capsys)
+    assert told["products"] == 10
+    assert sum(told["refused"].values()) == 4
+    assert len(told["refused"]) == 4
+
+
+def test_a_nightly_rebuild_embeds_only_what_changed(
+    tiny_encoder: Path, tmp_path: Path, capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One new text, one changed price, one changed title → two embedded; vectors bit-equal to a whole build."""
+    rows = tiny.products()
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", rows)
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--json") == 0
+    assert _told(capsys)["vectors"] == {"embedded": 60, "reused": 0, "given": 0}
+    rows[3]["title"] = "A quite different kettle"
+    rows[4]["price"] = 1.0
+    rows.append({**rows[0], "id": "p900", "title": "New wooden speaker"})
+    tiny.write_catalogue(catalogue, rows)
+    seen: list[int] = []
+    whole = Encoder.products
+    monkeypatch.setattr(Encoder, "products", lambda self, texts: seen.append(len(texts)) or whole(self, texts))  # type: ignore[func-returns-value]
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--reuse", "current", "--json") == 0
+    assert _told(capsys)["vectors"] == {"embedded": 2, "reused": 59, "given": 0}
+    assert sum(seen) == 4, "a title and a whole text for each of the two"
+    assert _build(catalogue, tiny_encoder, tmp_path / "whole") == 0
+    reused, anew = open_current(tmp_path / "b"), open_current(tmp_path / "whole")
+    for row in range(61):
+        assert np.array_equal(reused.vectors.vector(row), anew.vectors.vector(row))
+
+
+def test_vectors_of_another_encoder_are_not_reused(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """The digest tells."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(10))
+    assert _build(catalogue, tiny_encoder, tmp_path / "b") == 0
+    other = tiny.write_encoder(tmp_path / "other", seed=99)
+    assert _build(catalogue, other, tmp_path / "b", "--reuse", "current") == 1
+    assert "another encoder" in capsys.readouterr().err
+
+
+def test_given_vectors_are_taken_as_they_are(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """In the order of their own ids; a stranger's vectors are taken too, with a warning."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(10))
+    ids = [f"p{number:03}" for number in reversed(range(10))]
+    vectors = np.random.default_rng(0).standard_normal((10, tiny.DIMENSION)).astype(np.float32)
+    np.save(tmp_path / "v.npy", vectors)
+    (tmp_path / "v.ids.txt").write_text("\n".join(ids) + "\n")
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--vectors", str(tmp_path / "v.npy")) == 0
+    assert "warning" in capsys.readouterr().err
+    searcher = open_current(tmp_path / "b")
+    for place, product in enumerate(ids):
+        row = searcher.catalog.row(product)
+        assert row is not None
+        np.testing.assert_allclose(searcher.vectors.vector(row), vectors[place], atol=2e-3)
+
+
+@pytest.mark.parametrize("fault", ["lacking", "twice", "shape", "nan", "zero", "pickle", "absent"])
+def test_vectors_that_do_not_fit_are_refused(fault: str, tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """Named; nothing is published; nothing is unpickled."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(10))
+    ids = [f"p{number:03}" for number in range(10)]
+    vectors = np.ones((10, tiny.DIMENSION), dtype=np.float32)
+    if fault == "lacking":
+        ids[4] = "other"
+    elif fault == "twice":
+        ids[4] = "p003"
+    elif fault == "shape":
+        vectors = vectors[:, :-1]
+    elif fault == "nan":
+        vectors[3, 3] = np.nan
+    elif fault == "zero":
+        vectors[3] = 0
+    if fault == "pickle":
+        np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    elif fault != "absent":
+        np.save(tmp_path / "v.npy", vectors)
+    (tmp_path / "v.ids.txt").write_text("\n".join(ids))
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--vectors", str(tmp_path / "v.npy")) == 1
+    assert "--vectors" in capsys.readouterr().err
+    assert BundleStore(tmp_path / "b").current() is None
+
+
+def test_publish_rollback_versions_verify(tiny_bundles: Path, tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """The life of a version from the command line, with its exit codes."""
+    bundles = tmp_path / "b"
+    shutil.copytree(tiny_bundles, bundles)
+    first = BundleStore(bundles).current()
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(20))
+    assert _build(catalogue, tiny_encoder, bundles, "--no-publish", "--json") == 0
+    second = _told(capsys)["version"]
+    where = ["--bundles", str(bundles)]
+    assert BundleStore(bundles).current() == first
+    assert aisle(["publish", second, *where]) == 0
+    assert BundleStore(bundles).current() == second
+    assert aisle(["rollback", *where]) == 0
+    assert BundleStore(bundles).current() == first
+    assert aisle(["rollback", *where]) == 1
+    capsys.readouterr()
+    assert aisle(["versions", *where, "--json"]) == 0
+    assert {row["version"]: row["served"] for row in _told(capsys)["versions"]} == {first: True, second: False}
+    assert aisle(["verify", *where]) == 0
+    part = BundleStore(bundles).path(second) / "dense.faiss"
+    part.write_bytes(part.read_bytes()[:-1] + b"\0\0")
+    assert aisle(["verify", *where, "--version", second]) == 3
+    assert "dense.faiss" in capsys.readouterr().err
+    assert aisle(["publish", second, *where]) == 3
+    assert aisle(["publish", "20200101-00000000", *where]) == 1
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_a_file_of_pairs_is_rescored_as_online(form: str, tiny_bundles: Path, tmp_path: Path, capsys: Told) -> None:
+    """Same scores as a search gives; a bad pair is its own error; other columns stay."""
+    searcher = open_current(tiny_bundles)
+    ids = [searcher.catalog.id(row) for row in range(12)]
+    rows: list[dict[str, Any]] = [{"query": "steel mug", "id": one, "text": None, "note": f"n{one}"} for one in ids]
+    rows += [
+        {"query": "steel mug", "id": None, "text": "a steel mug", "note": "t"},
+        {"query": "steel mug", "id": "nobody", "text": None, "note": "u"},
+        {"query": "steel mug", "id": None, "text": None, "note": "v"},
+    ]
+    given, made = tmp_path / f"in.{form}", tmp_path / f"out.{form}"
+    if form == "jsonl":
+        tiny.write_catalogue(given, rows)
+    elif form == "csv":
+        with given.open("w", newline="") as file:
+            sheet = csv.DictWriter(file, list(rows[0]))
+            sheet.writeheader()
+            sheet.writerows({k: v or "" for k, v in row.items()} for row in rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), given)
+    assert aisle(["rescore", str(given), str(made), "--bundles", str(tiny_bundles)]) == 0
+    if form == "parquet":
+        scored = pq.read_table(made).to_pylist()
+    elif form == "csv":
+        scored = list(csv.DictReader(made.open()))
+    else:
+        scored = [json.loads(line) for line in made.read_text().splitlines()]
+    assert [row["note"] for row in scored] == [row["note"] for row in rows]
+    capsys.readouterr()
+    assert aisle(["search", "steel mug", "--bundles", str(tiny_bundles), "-k", "60", "--json"]) == 0
+    online = {hit["id"]: hit["score"] for hit in _told(capsys)["hits"]}
+    found = {row["id"]: float(row["score"]) for row in scored if row["id"] in online}
+    assert found and all(score == pytest.approx(online[one], abs=1e-9) for one, score in found.items())
+    assert float(scored[12]["score"]) > 0
+    assert scored[13]["error"] == "unknown product"
+    assert scored[14]["error"] == "give an id or a text"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "mug", "--bundles", "nowhere"], "aisle build"),
+        (["build", "nowhere.jsonl", "--bundles", "b"], "nowhere.jsonl"),
+        (["build", "nowhere.xlsx", "--bundles", "b"], "xlsx"),
+        (["build", "p.jsonl", "--bundles", "b", "--queries", "q.tsv"], "--qrels"),
+        (["build", "p.jsonl", "--bundles", "b", "--vectors", "v.npy", "--reuse", "current"], "exclude"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    """What is wrong and, where there is one, the way out; exit code 1."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(3))
+    assert aisle(words) == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
