@@ -164,7 +164,7 @@ def report(figures: dict[str, float | dict[str, float]]) -> str:
     }
     lines = [
         f"search / sum of its kernels: {figures['ratio_to_kernels']} "
-        f"({figures['search_p50_ms']} ms / {figures['kernels_sum_ms']} ms, p50 of {figures['queries']:.0f} uncached queries, "
+        f"({figures['search_p50_ms']} ms / {figures['kernels_sum_ms']} ms, p50 of {figures['queries']:.0f} queries, "
         f"p99 {figures['search_p99_ms']} ms)",
         f"cached search / bare FastAPI POST with as many bytes: {figures['cached_ratio_to_bare']} "
         f"({figures['cached_p50_ms']} ms)",
