@@ -61,8 +61,8 @@ class Operation:
 _SEARCH_EXAMPLE = {
     "query": "wireless headphones",
     "k": 10,
-    "filter": {"all": [{"field": "brand", "in": ["Sony", "JBL"]}, {"field": "price", "gte": 20, "lte": 90}]},
-    "facets": ["brand", "category"],
+    "filter": {"all": [{"field": "brand", "in": ["Sony", "Apple"]}, {"not": {"field": "color", "in": ["Black"]}}]},
+    "facets": ["brand", "color"],
 }
 _RESCORE_EXAMPLE = {"items": [{"query": "running shoes", "candidates": [{"text": "Trail running shoes, size 42"}]}]}
 _RERANK_EXAMPLE = {"query": "running shoes", "documents": ["Trail shoes", "Rain jacket"], "top_n": 1}

@@ -200,7 +200,7 @@ class _Parser:
 
 
 def _wrong(path: str, message: str) -> BadInput:
-    return BadInput(f"{path}: {message}", errors=[{"path": path, "message": message}])
+    return BadInput(f"{path}: {message}", errors=[{"field": path, "message": message}])
 
 
 def _listed(keys: Any) -> str:

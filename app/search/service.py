@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -95,8 +96,9 @@ class SearchService:
             *answer.timings,
             Timing("total", (perf_counter() - started) * 1e3),
         )
-        self._count(request, answer)
-        return SearchAnswer(answer.tail, answer.version, answer.tier, answer.cached, answer.degraded, timings)
+        answer = replace(answer, timings=timings)
+        asyncio.get_running_loop().call_soon(_count, request, answer)  # once the answer is on its way
+        return answer
 
     async def rescore(
         self,
@@ -207,7 +209,8 @@ class SearchService:
         answer = await self._land(key, ticket, deadline)
         if not answer.degraded:
             fresh = job.vector if known is None else None
-            self._cache.put(key, answer.tier.encode() + b"\n" + answer.tail, vector, fresh)
+            value = answer.tier.encode() + b"\n" + answer.tail
+            asyncio.get_running_loop().call_soon(self._cache.put, key, value, vector, fresh)
         return answer
 
     async def _land(self, key: bytes, ticket: Ticket[Job], deadline: float) -> SearchAnswer:
@@ -241,14 +244,15 @@ class SearchService:
         tier, _, tail = value.partition(b"\n")
         return SearchAnswer(tail, searcher.version, tier.decode(), True, (), ())
 
-    def _count(self, request: SearchRequest, answer: SearchAnswer) -> None:
-        metrics.SEARCHES.labels(request.collection, answer.tier).inc()
-        for reason in answer.degraded:
-            metrics.DEGRADED.labels(reason).inc()
-        for timing in answer.timings:
-            metrics.STAGE_SECONDS.labels(timing.stage).observe(timing.ms / 1e3)
-        if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
-            metrics.NO_RESULTS.labels(request.collection).inc()
+
+def _count(request: SearchRequest, answer: SearchAnswer) -> None:
+    metrics.SEARCHES.labels(request.collection, answer.tier).inc()
+    for reason in answer.degraded:
+        metrics.DEGRADED.labels(reason).inc()
+    for timing in answer.timings:
+        metrics.STAGE_SECONDS.labels(timing.stage).observe(timing.ms / 1e3)
+    if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
+        metrics.NO_RESULTS.labels(request.collection).inc()
 
 
 def _slices(searcher: Searcher, query: Query, candidates: Sequence[RescoreCandidate]) -> list[RescoreJob]:

@@ -115,7 +115,7 @@ def test_a_filter_that_cannot_be_meant_is_refused_with_its_place(raw: Any, messa
     with pytest.raises(BadInput) as refusal:
         parse(raw, SCHEMA)
     assert message in refusal.value.detail
-    assert refusal.value.errors[0]["path"].startswith("filter")
+    assert refusal.value.errors[0]["field"].startswith("filter")
 
 
 def test_the_limits_themselves_are_allowed() -> None:
