@@ -5,12 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from os import environ
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.app.server import served
 
 STUB = Path(__file__).with_name("stub_server.py")
 FLAGS = [
@@ -88,11 +89,18 @@ def stub(stub_process: StubServer) -> StubServer:
     return stub_process
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def service(shipped_bundles: Path) -> Iterator[PageServer]:
+    """The real service over both shipped catalogues."""
+    with served(shipped_bundles) as running:
+        yield PageServer(running.address + "/")
+
+
+@pytest.fixture(params=["stub", "service"])
 def page_server(request: pytest.FixtureRequest) -> PageServer:
-    """The seam of the main scenarios: the stand-in, or a running service named by PAGE_TEST_URL."""
-    url = environ.get("PAGE_TEST_URL")
-    return PageServer(url.rstrip("/") + "/") if url else request.getfixturevalue("stub")
+    """Where the main scenarios run: the stand-in, whose answers are known, and the real service."""
+    server: PageServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture(scope="module")
