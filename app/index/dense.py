@@ -118,25 +118,28 @@ class FaissIndex:
         return int(self._index.d)
 
     def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
+        share = 1.0
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
+            share = count / len(self)
             if count <= _EXACT_SCAN_UP_TO:
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
         wanted = min(depth + _SPARE, len(self))
-        _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted))
+        _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted, share))
         rows = found[0][found[0] >= 0].astype(np.int32)
         if allowed is not None:
             rows = rows[allowed[rows]]
         return top_rows(rows, self.scores(query, rows), depth)
 
-    def _parameters(self, allowed: Mask | None, wanted: int) -> Any:
+    def _parameters(self, allowed: Mask | None, wanted: int, share: float) -> Any:
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self._flat:
             return None if selector is None else faiss.SearchParameters(sel=selector)
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(_HNSW_EF_SEARCH, wanted))
+        # The walk counts refused rows too: the fewer are allowed, the further it must go to meet as many of them.
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(_HNSW_EF_SEARCH, wanted) / share))
 
     def scores(self, query: Floats, rows: Rows) -> Floats:
         return dot_rows(self._codes, rows, query)

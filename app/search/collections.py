@@ -203,4 +203,10 @@ class Collections:
         metrics.BUNDLE.labels(name).set(len(served.searcher.catalog))
         metrics.BUNDLE_LOADED.labels(name).set(served.loaded_at)
         metrics.RELOADS.labels(name, "served").inc()
-        _log.info("collection %s: serving version %s, %d products", name, version, len(served.searcher.catalog))
+        _log.info(
+            "collection %s: serving version %s, %d products, encoder on %s",
+            name,
+            version,
+            len(served.searcher.catalog),
+            served.searcher.encoder.provider,
+        )

@@ -4,6 +4,9 @@ import { el, figure, label } from "./dom.js";
 import { ask, ServiceError } from "./service.js";
 import { searchRequest } from "./state.js";
 
+// What the signals are to a reader; others are shown under their own name.
+const SIGNALS = { dense: "Meaning", bm25_title: "Words in the title", bm25_all: "Words anywhere" };
+
 /** The same question, asked for this one position with `explain`; the contributions' ordered sum is the raw score. */
 export async function explained(hit, position) {
   const { data } = await ask("v1/search", { body: searchRequest({ explain: true, offset: position, k: 1, facets: [] }) });
@@ -42,7 +45,7 @@ function contributionRow({ name, value, weight, contribution }, { zero, span }) 
   bar.style.setProperty("--zero", `${zero * 100}%`);
   bar.style.setProperty("--from", contribution < 0 ? zero - length : zero);
   bar.style.setProperty("--span", length);
-  return el("tr", {}, el("th", { scope: "row" }, label(name)), cell(figure(value), "inner"), cell(figure(weight), "inner"),
+  return el("tr", {}, el("th", { scope: "row" }, SIGNALS[name] ?? label(name)), cell(figure(value), "inner"), cell(figure(weight), "inner"),
     cell(figure(contribution)), cell(bar, "balance"));
 }
 

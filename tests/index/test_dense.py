@@ -1,0 +1,142 @@
+"""Stored vectors: FAISS against brute force, scores that depend on nothing but the pair, files that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from app.errors import CorruptPart
+from app.index import dense
+from app.index.dense import ExactIndex, FaissIndex
+from app.index.dense_kernels import dot_rows, top_rows
+from app.types import Floats
+
+DIMENSION = 48
+
+
+def _vectors(count: int, seed: int = 0) -> Floats:
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((20, DIMENSION))
+    vectors = centres[random.integers(20, size=count)] + 0.7 * random.standard_normal((count, DIMENSION))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(params=["flat", "hnsw"])
+def index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FaissIndex:
+    """3,000 vectors in either type."""
+    if request.param == "hnsw":
+        monkeypatch.setattr(dense, "FLAT_UP_TO", 100)
+        monkeypatch.setattr(dense, "_EXACT_SCAN_UP_TO", 200)
+    built = FaissIndex.build(_vectors(3000))
+    assert built.kind.startswith("HNSW") == (request.param == "hnsw")
+    return built
+
+
+def test_the_nearest_are_found(index: FaissIndex) -> None:
+    """All of the exact top 100 by the flat scan, nearly all by the graph; scores are those of the stored vectors."""
+    exact, shares = ExactIndex(_vectors(3000)), []
+    for query in _vectors(30, seed=1):
+        rows, scores = index.search(query, 100, None)
+        wanted, expected = exact.search(query, 100, None)
+        shares.append(len(set(rows.tolist()) & set(wanted.tolist())) / 100)
+        assert len(rows) == 100
+        np.testing.assert_allclose(scores, exact.scores(query, rows), atol=2e-4)
+        if not index.kind.startswith("HNSW"):
+            np.testing.assert_allclose(scores, expected, atol=2e-4)
+    assert np.mean(shares) >= (0.98 if index.kind.startswith("HNSW") else 0.999)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.2, 0.05, 0.001, 0.0])
+def test_a_filter_is_kept_at_every_selectivity(index: FaissIndex, share: float) -> None:
+    """No row outside it; min(depth, allowed) rows; recall against exact at least 0.99."""
+    allowed = np.random.default_rng(2).random(3000) < share
+    exact, found, wanted = ExactIndex(_vectors(3000)), 0, 0
+    for query in _vectors(20, seed=3):
+        rows, _ = index.search(query, 50, allowed)
+        expected, _ = exact.search(query, 50, allowed)
+        assert allowed[rows].all()
+        assert len(rows) == len(expected)
+        found += len(set(rows.tolist()) & set(expected.tolist()))
+        wanted += len(expected)
+    assert found >= 0.99 * wanted
+
+
+def test_a_score_is_the_same_bits_in_any_company(index: FaissIndex) -> None:
+    """Alone, among all, in another order."""
+    query = _vectors(1, seed=4)[0]
+    everything = np.arange(3000, dtype=np.int32)
+    scores = index.scores(query, everything)
+    assert np.array_equal(index.scores(query, everything[::-1].copy())[::-1], scores)
+    assert all(index.scores(query, np.array([row], dtype=np.int32))[0] == scores[row] for row in range(0, 3000, 97))
+    rows, found = index.search(query, 40, None)
+    assert np.array_equal(found, scores[rows])
+
+
+def test_ties_are_in_order_of_rows() -> None:
+    """Equal vectors: the lower rows are within the depth, in ascending order."""
+    index = FaissIndex.build(np.repeat(_vectors(1), 50, axis=0))
+    rows, scores = index.search(_vectors(1)[0], 10, np.ones(50, dtype=np.bool_))
+    assert rows.tolist() == list(range(10))
+    assert len(set(scores.tolist())) == 1
+
+
+def test_saving_and_loading_changes_no_bit(index: FaissIndex, tmp_path: Path) -> None:
+    """Vectors, scores and search results; and building again from the stored vectors gives them again."""
+    index.save(tmp_path)
+    loaded = FaissIndex.load(tmp_path)
+    query = _vectors(1, seed=5)[0]
+    assert (loaded.kind, len(loaded), loaded.dimension) == (index.kind, 3000, DIMENSION)
+    assert np.array_equal(loaded.search(query, 50, None)[0], index.search(query, 50, None)[0])
+    stored = np.array([index.vector(row) for row in range(3000)])
+    assert np.array_equal(np.array([loaded.vector(row) for row in range(3000)]), stored)
+    again = FaissIndex.build(stored)
+    assert np.array_equal(np.array([again.vector(row) for row in range(3000)]), stored)
+
+
+def test_vectors_that_are_not_finite_are_not_indexed() -> None:
+    """NaN and infinity."""
+    for bad in (np.nan, np.inf):
+        vectors = _vectors(10)
+        vectors[3, 3] = bad
+        with pytest.raises(ValueError, match="finite"):
+            FaissIndex.build(vectors)
+
+
+@pytest.mark.parametrize("kind", ["flat ip", "l2", "garbage", "absent"])
+def test_a_file_of_another_kind_is_refused(kind: str, tmp_path: Path) -> None:
+    """Another index type, another metric, no index at all."""
+    path = tmp_path / dense.FILE
+    if kind == "flat ip":
+        faiss.write_index(faiss.IndexFlatIP(8), str(path))
+    elif kind == "l2":
+        faiss.write_index(faiss.IndexScalarQuantizer(8, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2), str(path))
+    elif kind == "garbage":
+        path.write_bytes(b"not an index at all" * 10)
+    with pytest.raises(CorruptPart, match=dense.FILE):
+        FaissIndex.load(tmp_path)
+
+
+def test_half_floats_are_read_exactly() -> None:
+    """Every finite half float, subnormals and signs included, times one."""
+    codes = np.arange(2**16, dtype=np.uint16)
+    values = codes.view(np.float16)
+    codes = codes[np.isfinite(values)].reshape(-1, 1)
+    rows = np.arange(len(codes), dtype=np.int32)
+    scores = dot_rows(codes, rows, np.ones(1, dtype=np.float32))
+    assert np.array_equal(scores, codes[:, 0].view(np.float16).astype(np.float32))
+
+
+def test_top_rows_is_a_sort_cut_short() -> None:
+    """Against the sort itself, with many ties."""
+    random = np.random.default_rng(6)
+    for count in (0, 1, 5, 40, 400):
+        rows = np.sort(random.choice(1000, count, replace=False)).astype(np.int32)
+        scores = random.integers(0, 6, count).astype(np.float32)
+        for depth in (1, 3, 50, 500):
+            order = np.lexsort((rows, -scores))[:depth]
+            found, kept = top_rows(rows, scores, depth)
+            assert found.tolist() == rows[order].tolist()
+            assert kept.tolist() == scores[order].tolist()
