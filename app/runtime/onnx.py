@@ -68,13 +68,21 @@ class OnnxEncoder:
         """Vectors of the token sequences, [n, dimension]; each row is independent of its neighbours on a CPU.
 
         Raises EncoderUnavailable when the session fails or a vector is not finite."""
-        if self.batches and len(token_ids) > 1:
+        if self.batches:
             vectors = self._encode_padded(token_ids)
         else:
             vectors = np.concatenate([self._run_one(ids) for ids in token_ids])
         if not np.isfinite(vectors).all():
             raise EncoderUnavailable("the encoder gave a vector that is not finite")
         return vectors
+
+    def warm(self, longest: int) -> None:
+        """Run every shape of the grid up to `longest` tokens once where shapes matter: the first run of each is slow."""
+        if not self.batches:
+            return
+        for tokens in (size for size in _GRID_TOKENS if size < 2 * longest):
+            for batch in _GRID_BATCH:
+                self.encode([[0] * min(tokens, longest)] * batch)
 
     def _run_one(self, ids: Sequence[int]) -> Floats:
         row = np.array([ids], dtype=np.int64)

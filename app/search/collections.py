@@ -109,6 +109,7 @@ def warm(searcher: Searcher, folder: Path) -> None:
         expected = {one["query"]: one["ids"] for one in golden}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptPart(f"{GOLDEN}: unreadable ({type(error).__name__})") from error
+    searcher.encoder.warm()
     shares = []
     for answer in golden_answers(searcher, list(expected)):
         wanted = expected[answer["query"]]

@@ -45,6 +45,10 @@ class Encoder:
         """Whether encoding several texts at once pays here (a GPU does)."""
         return self._query_model.batches
 
+    def warm(self) -> None:
+        """Run every shape that a search can bring once."""
+        self._query_model.warm(int(self.description["max_query_tokens"]))
+
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
         encode, prefix = self._query_tokens.encode, self._query_prefix
