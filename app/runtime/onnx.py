@@ -77,7 +77,7 @@ class OnnxEncoder:
         return vectors
 
     def warm(self, longest: int) -> None:
-        """Run every shape of the grid up to `longest` tokens once where shapes matter: the first run of each is slow."""
+        """Run every shape of the grid up to `longest` tokens once where shapes matter: a shape's first run is slow."""
         if not self.batches:
             return
         for tokens in (size for size in _GRID_TOKENS if size < 2 * longest):
