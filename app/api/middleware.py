@@ -111,13 +111,14 @@ class Edge:
 class _Answer:
     """What is known of a request's answer; adds the headers that every answer carries."""
 
-    __slots__ = ("_id", "_send", "_service", "closing", "status")
+    __slots__ = ("_id", "_send", "_service", "_started", "closing", "status")
 
     def __init__(self, scope: Scope, send: Send, service: SearchService) -> None:
         self.status = 0
         self.closing = False
         self._send = send
         self._service = service
+        self._started: float = scope["started"]
         self._id = _request_id(scope)
         scope["request_id"] = self._id.decode()
 
@@ -125,6 +126,9 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._id), _NOSNIFF]
+            if not any(name == b"server-timing" for name, _ in headers):  # a search's names its stages
+                spent_ms = (perf_counter() - self._started) * 1e3
+                headers.append((b"server-timing", b"total;dur=%.3f" % spent_ms))
             # While draining, keep-alive connections are sent elsewhere one by one, so that none is cut at the end.
             if (self.closing or self._service.draining) and _CLOSE not in headers:
                 headers.append(_CLOSE)

@@ -69,7 +69,8 @@ def answered(request: Request, answer: SearchAnswer) -> Bytes:
     took_ms = (perf_counter() - scope["started"]) * 1e3
     cached = "true" if answer.cached else "false"
     head = f'{{"request_id":"{scope["request_id"]}","took_ms":{took_ms:.3f},"cached":{cached},'
-    return Bytes(head.encode() + answer.tail, headers=[(b"server-timing", _server_timing(answer.timings))])
+    timed = [(b"server-timing", _server_timing(answer.timings))] if answer.timings else []
+    return Bytes(head.encode() + answer.tail, headers=timed)
 
 
 def _server_timing(timings: tuple[Timing, ...]) -> bytes:

@@ -130,26 +130,28 @@ class Batcher(Generic[Job]):
         await self.wait(self.submit(job, priority), deadline)
 
     def _work(self) -> None:
+        # An idle worker remembers nothing: its last jobs would keep alive all that they refer to.
+        while (batch := self._take()) is not None and self._run(batch):
+            del batch
+
+    def _run(self, batch: list[Ticket[Job]]) -> bool:
+        """Process those that are still wanted. False once the loop has closed: nobody is waiting any more."""
         assert self._loop is not None
-        while True:
-            batch = self._take()
-            if batch is None:
-                return
-            wanted = [ticket for ticket in batch if not ticket.abandoned]
-            self._skipped.inc(len(batch) - len(wanted))
-            batch = wanted
-            if not batch:
-                continue
-            self._sizes[batch[0].priority].observe(len(batch))
-            error: BaseException | None = None
-            try:
-                self._process([ticket.job for ticket in batch])
-            except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
-                error = raised
-            try:
-                self._loop.call_soon_threadsafe(_settle, batch, error)
-            except RuntimeError:  # the loop has closed: nobody is waiting any more
-                return
+        wanted = [ticket for ticket in batch if not ticket.abandoned]
+        self._skipped.inc(len(batch) - len(wanted))
+        if not wanted:
+            return True
+        self._sizes[wanted[0].priority].observe(len(wanted))
+        error: BaseException | None = None
+        try:
+            self._process([ticket.job for ticket in wanted])
+        except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
+            error = raised
+        try:
+            self._loop.call_soon_threadsafe(_settle, wanted, error)
+        except RuntimeError:
+            return False
+        return True
 
     def _take(self) -> list[Ticket[Job]] | None:
         with self._wake:

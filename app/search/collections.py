@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -43,18 +44,20 @@ class Served:
 
 
 class Encoders:
-    """Loaded encoders by digest, so that versions and collections with the same model share one session."""
+    """Loaded encoders by digest, so that versions and collections with the same model share one session, for as long
+    as one of them is in use."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
-        self._loaded: dict[tuple[str, ...], Encoder] = {}
+        self._loaded: WeakValueDictionary[tuple[str, ...], Encoder] = WeakValueDictionary()
 
     def load(self, folder: Path, manifest: bundle.Manifest) -> Encoder:
         names = ("encoder.onnx", "product_encoder.onnx", "tokenizer.json", "encoder.json")
         key = tuple(manifest.parts[name][0] for name in names if name in manifest.parts)
-        if key not in self._loaded:
-            self._loaded[key] = Encoder(folder, self._provider)
-        return self._loaded[key]
+        encoder = self._loaded.get(key)
+        if encoder is None:
+            encoder = self._loaded[key] = Encoder(folder, self._provider)
+        return encoder
 
 
 def load(store: bundle.BundleStore, version: str, encoders: Encoders) -> Served:
@@ -62,8 +65,13 @@ def load(store: bundle.BundleStore, version: str, encoders: Encoders) -> Served:
 
     Raises CorruptPart naming the part, or NotFound."""
     manifest = store.verify(version)
-    served = open_folder(store.path(version), manifest, version, encoders)
-    warm(served.searcher, store.path(version))
+    try:
+        served = open_folder(store.path(version), manifest, version, encoders)
+        warm(served.searcher, store.path(version))
+    except (AisleError, OSError):
+        raise
+    except Exception as error:  # parts that are whole and nonsense: no loader foresees all of it
+        raise CorruptPart(f"version {version} cannot be opened ({type(error).__name__})") from error
     return served
 
 
@@ -169,7 +177,7 @@ class Collections:
             await asyncio.sleep(_POLL_S)
             try:
                 await self._catch_up()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001  the task must live on: nobody would notice that it ended
                 _log.warning("cannot look for published versions: %s", type(error).__name__)
 
     async def _catch_up(self) -> None:
@@ -187,6 +195,8 @@ class Collections:
                 self._refused[name] = self._current_or_blank(name)
                 metrics.RELOADS.labels(name, "refused").inc()
                 _log.error("collection %s: the published version was refused: %s", name, error.detail)
+            except OSError as error:  # may pass; the other collections do not wait for it
+                _log.warning("collection %s: cannot read the published version: %s", name, type(error).__name__)
 
     def _current_or_blank(self, name: str) -> str:
         try:

@@ -149,17 +149,15 @@ class Searcher:
             job.results.append(self._rescore_one(job.start + offset, candidate, words, vector, profile))
 
     def similar(self, product_id: str, k: int) -> SearchAnswer:
-        """The nearest neighbours of a product; score = cosine of the stored vectors. Raises NotFound."""
+        """The nearest neighbours of a product; score = mean cosine of its vector with the neighbour's title and whole
+        text, as in a search, which is also what they are chosen by: a larger `k` only appends. Raises NotFound."""
         row = self._row(product_id)
         vector = self.vectors.vector(row)
         length = float(np.linalg.norm(vector)) or 1.0
         allowed = np.ones(len(self.catalog), dtype=np.bool_)
         allowed[row] = False
         rows, scores = self.vectors.search(vector / np.float32(length), k, allowed)
-        norms = np.array([np.linalg.norm(self.vectors.vector(int(near))) for near in rows], dtype=np.float64)
-        cosines = scores.astype(np.float64) / np.maximum(norms, 1e-12)
-        order = np.lexsort((rows, -cosines))
-        page = respond.Page(rows[order], cosines[order].tolist(), None, len(rows), False, {})
+        page = respond.Page(rows, scores.tolist(), None, len(rows), False, {})
         tail = respond.tail(
             page, self.catalog, version=self.version, tier="similar", degraded=(), calibrated=False, fields=None
         )

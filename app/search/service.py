@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -38,6 +38,14 @@ _RESCORE_DEADLINE_S = 60.0
 _SLICES_AT_ONCE = 4
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A search under way, and the key under which its vector will be kept (None: no vector, or known already)."""
+
+    ticket: Ticket[Job]
+    vector: bytes | None
+
+
 class SearchService:
     """One per process. `open` before use, `close` after."""
 
@@ -48,7 +56,7 @@ class SearchService:
         self._cache = cache
         self._batcher = batcher
         self._show_images = show_images
-        self._flights: dict[bytes, Ticket[Job]] = {}
+        self._flights: dict[bytes, _Flight] = {}
         self.started = False
         self.draining = False
 
@@ -185,8 +193,8 @@ class SearchService:
         return self._collections.get(collection).searcher
 
     async def _look_further(self, searcher: Searcher, query: Query, key: bytes, deadline: float) -> SearchAnswer:
-        ticket = self._flights.get(key)
-        if ticket is None:
+        flight = self._flights.get(key)
+        if flight is None:
             text = query.text if query.profile.uses_dense else None
             vector = None if text is None else vector_key(searcher.encoder.digest, text)
             known = None if vector is None else self._cache.local_vector(vector)
@@ -194,43 +202,42 @@ class SearchService:
             answer = self._cached(stored, searcher)
             if answer is not None:
                 return answer
-            ticket = self._flights.get(key)  # somebody may have set out while Redis was asked
-            if ticket is None:
-                return await self._set_out(searcher, query, key, deadline, vector, fetched if known is None else known)
+            flight = self._flights.get(key)  # somebody may have set out while Redis was asked
+            if flight is None:
+                known = fetched if known is None else known
+                job = SearchJob(searcher, query, perf_counter(), vector=known)
+                flight = _Flight(self._batcher.submit(job), vector if known is None else None)
+                self._flights[key] = flight
+                return await self._land(key, flight, deadline)
         metrics.SINGLE_FLIGHT_SHARED.inc()
-        return await self._land(key, ticket, deadline)
+        return await self._land(key, flight, deadline)
 
-    async def _set_out(
-        self, searcher: Searcher, query: Query, key: bytes, deadline: float, vector: bytes | None, known: Any
-    ) -> SearchAnswer:
-        job = SearchJob(searcher, query, perf_counter(), vector=known)
-        ticket = self._batcher.submit(job)
-        self._flights[key] = ticket
-        answer = await self._land(key, ticket, deadline)
-        if not answer.degraded:
-            fresh = job.vector if known is None else None
-            value = answer.tier.encode() + b"\n" + answer.tail
-            asyncio.get_running_loop().call_soon(self._cache.put, key, value, vector, fresh)
-        return answer
-
-    async def _land(self, key: bytes, ticket: Ticket[Job], deadline: float) -> SearchAnswer:
+    async def _land(self, key: bytes, flight: _Flight, deadline: float) -> SearchAnswer:
+        ticket = flight.ticket
         job = ticket.job
         assert isinstance(job, SearchJob)
+        first = False
         try:
             await self._batcher.wait(ticket, deadline)
         except DeadlineExceeded:
-            answer = job.searcher.answer_so_far(job)
-            if answer is None:
-                raise
-            return answer
+            if job.answer is None and job.error is None:  # else it is ready, and only its batch is not
+                answer = job.searcher.answer_so_far(job)
+                if answer is None:
+                    raise
+                return answer
         finally:
             # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
-            if (ticket.done or ticket.abandoned) and self._flights.get(key) is ticket:
+            if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight:
                 del self._flights[key]
+                first = True
         if job.error is not None:
             raise job.error
         if job.answer is None:
             raise Unavailable("the search was given up")
+        if first and not job.answer.degraded:
+            # At once, as the flight has just ended: an identical search that comes next finds the one or the other.
+            value = job.answer.tier.encode() + b"\n" + job.answer.tail
+            self._cache.put(key, value, flight.vector, job.vector)
         return job.answer
 
     async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:

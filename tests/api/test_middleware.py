@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -33,6 +34,18 @@ async def test_every_answer_has_an_id_of_its_own(client: httpx.AsyncClient) -> N
     """Errors and probes too."""
     answers = [await client.get(path) for path in ("/livez", "/nope", "/v1/search?q=x", "/v1/search", "/metrics", "/")]
     assert len({answer.headers["X-Request-ID"] for answer in answers}) == len(answers)
+
+
+async def test_every_answer_says_how_long_it_took(client: httpx.AsyncClient) -> None:
+    """In Server-Timing: errors and streams too, and a search that names no stages."""
+    paths = ("/livez", "/nope", "/v1/search", "/metrics", "/", f"/v1/products/{KNOWN}", f"/v1/products/{KNOWN}/similar")
+    answers = [await client.get(path) for path in paths]
+    line = {"query": "x", "candidates": [{"id": KNOWN}]}
+    answers.append(await client.post("/v1/rescore", json={"items": [line]}))
+    answers.append(await client.post("/v1/rescore", json=line, headers={"Content-Type": "application/x-ndjson"}))
+    answers.append(await client.post("/rerank", json={"query": "x", "texts": ["y"]}))
+    for answer in answers:
+        assert re.search(r"(^|, )total;dur=[0-9.]+$", answer.headers["Server-Timing"]), answer.url
 
 
 async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_refused(make_app: Callable[..., FastAPI]) -> None:

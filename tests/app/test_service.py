@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import shutil
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,10 @@ import pytest
 
 from app import metrics
 from app.errors import EncoderUnavailable
-from app.index.bundle import BundleStore
+from app.index.bundle import BundleStore, read_manifest
 from app.search.embed import Encoder
-from app.types import Floats
+from app.search.searcher import Searcher, SearchJob
+from app.types import Floats, SearchAnswer
 from scripts.cli import main as aisle
 from tests import tiny
 from tests.conftest import Client
@@ -125,6 +130,7 @@ async def test_at_the_deadline_the_words_answer_and_say_so(
         answer = await _search(http, "steel mug", timeout_ms=40)
         assert answer["tier"] == "lexical" and answer["degraded"] == {"is": True, "reasons": ["deadline"]}
         assert answer["hits"]
+        await asyncio.sleep(0)  # an answer is counted once it is on its way
         assert _count("aisle_degraded_total", reason="deadline") == before + 1
         slow.released.set()
         again = await _search(http, "steel mug", timeout_ms=5000)
@@ -183,6 +189,52 @@ async def test_a_client_that_leaves_does_not_end_the_search_for_the_others(
         assert slow.calls == 1
 
 
+async def test_what_the_others_waited_for_is_cached_though_the_first_gave_up(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who began has a short deadline; the one who joined gets the whole answer, and it is kept."""
+    slow = _SlowEncoder(monkeypatch)
+    async with client(tiny_bundles) as http:
+        slow.begin()
+        first = asyncio.create_task(_search(http, "soft lamp", timeout_ms=100))
+        while slow.calls == 0:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(_search(http, "soft lamp", timeout_ms=20_000))
+        assert (await first)["degraded"]["is"]
+        slow.released.set()
+        assert not (await second)["degraded"]["is"]
+        assert (await _search(http, "soft lamp"))["cached"]
+        assert slow.calls == 1
+
+
+async def test_an_answer_that_waits_for_its_batch_is_given_at_the_deadline(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two searches are taken together and the second stands still: the first one's whole answer is there in time."""
+    slow, released = _SlowEncoder(monkeypatch), threading.Event()
+    whole = Searcher._answer
+
+    def stall(searcher: Searcher, job: SearchJob) -> SearchAnswer:
+        if job.query.text == "second":
+            released.wait(10)
+        return whole(searcher, job)
+
+    monkeypatch.setattr(Searcher, "_answer", stall)
+    async with client(tiny_bundles, workers=1, max_batch=2) as http:
+        slow.begin()
+        before = asyncio.create_task(_search(http, "mug", timeout_ms=20_000))
+        while slow.calls == 0:
+            await asyncio.sleep(0.01)
+        first = asyncio.create_task(_search(http, "first", timeout_ms=1000))
+        second = asyncio.create_task(_search(http, "second", timeout_ms=20_000))
+        await asyncio.sleep(0.05)
+        slow.released.set()
+        answer = await first
+        assert not answer["degraded"]["is"] and answer["tier"] == "hybrid" and not second.done()
+        released.set()
+        await asyncio.gather(before, second)
+
+
 async def test_a_published_version_is_followed_and_a_corrupt_one_is_not(
     tiny_bundles: Path, tiny_encoder: Path, client: Client, tmp_path: Path
 ) -> None:
@@ -216,6 +268,74 @@ async def test_a_published_version_is_followed_and_a_corrupt_one_is_not(
         assert (await _search(http, "kettle"))["version"] == second
         (store.folder / "CURRENT").write_text(str(first))
         await _until_served(http, str(first))
+
+
+async def test_a_version_that_is_whole_and_nonsense_does_not_end_the_following(
+    tiny_bundles: Path, client: Client, tmp_path: Path
+) -> None:
+    """Every digest is right, the encoder's description is not: refused like any other, and the next one is served."""
+    bundles = tmp_path / "bundles"
+    shutil.copytree(tiny_bundles, bundles)
+    store = BundleStore(bundles)
+    first = str(store.current())
+
+    def nonsense(folder: Path) -> None:
+        described = json.loads((folder / "encoder.json").read_text())
+        (folder / "encoder.json").write_text(json.dumps(described | {"dimension": "many"}))
+
+    async with client(bundles) as http:
+        refused = _count("aisle_bundle_reloads_total", collection="default", outcome="refused")
+        (store.folder / "CURRENT").write_text(_sealed_again(store, first, nonsense))
+        for _ in range(200):
+            if _count("aisle_bundle_reloads_total", collection="default", outcome="refused") > refused:
+                break
+            await asyncio.sleep(0.02)
+        assert _count("aisle_bundle_reloads_total", collection="default", outcome="refused") == refused + 1
+        assert (await _search(http, "kettle"))["version"] == first
+        good = _sealed_again(store, first, lambda _: None)
+        (store.folder / "CURRENT").write_text(good)
+        await _until_served(http, good)
+
+
+def _sealed_again(store: BundleStore, version: str, change: Callable[[Path], None]) -> str:
+    """A version's parts after a change, under a manifest that fits them."""
+    old = store.path(version)
+    with store.building() as folder:
+        for path in old.iterdir():
+            shutil.copyfile(path, folder / path.name)
+        change(folder)
+        return store.seal(folder, read_manifest(old).content, datetime(2030, 1, 1, tzinfo=UTC))
+
+
+async def test_a_version_that_was_replaced_is_let_go(
+    tiny_bundles: Path, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a swap to a version with another encoder nothing holds the old one: index, catalogue, encoder session."""
+    bundles = tmp_path / "bundles"
+    shutil.copytree(tiny_bundles, bundles)
+    opened: list[weakref.ref[Any]] = []
+    build = Encoder.__init__
+
+    def remember(encoder: Encoder, *arguments: Any) -> None:
+        build(encoder, *arguments)
+        opened.append(weakref.ref(encoder))
+
+    monkeypatch.setattr(Encoder, "__init__", remember)
+    async with client(bundles, workers=2) as http:
+        await _search(http, "mug")
+        service = http.app.state.service  # type: ignore[attr-defined]
+        left = [weakref.ref(service._collections.get("default").searcher), opened[0]]
+        other = tiny.write_encoder(tmp_path / "other", seed=4)
+        catalogue = tiny.write_catalogue(tmp_path / "products.jsonl", tiny.products())
+        command = ["build", str(catalogue), "--encoder", str(other), "--bundles", str(bundles)]
+        assert await asyncio.to_thread(aisle, command) == 0
+        await _until_served(http, str(BundleStore(bundles).current()))
+        for _ in range(100):
+            gc.collect()
+            if all(one() is None for one in left):
+                break
+            await asyncio.sleep(0.02)
+        assert [one() for one in left] == [None, None]
 
 
 def _tampered_version(store: BundleStore) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -48,6 +49,24 @@ async def test_a_job_comes_back_processed() -> None:
     batcher, job = _batcher(_double), [21]
     await batcher.run(job, deadline=after_ms(5000))
     assert job == [21, 42]
+    await batcher.stop()
+
+
+class _Large(list[int]):
+    """A job that can be referred to weakly."""
+
+
+async def test_an_idle_worker_keeps_no_job_alive() -> None:
+    """What a job refers to (a whole version of the catalogue) goes when its caller is done with it."""
+    batcher, job = _batcher(_double), _Large([21])
+    await batcher.run(job, deadline=after_ms(5000))
+    left = weakref.ref(job)
+    del job
+    for _ in range(200):
+        if left() is None:
+            break
+        await asyncio.sleep(0.01)
+    assert left() is None
     await batcher.stop()
 
 

@@ -164,12 +164,23 @@ def test_an_encoder_that_fails_leaves_the_words(tiny_searcher: Searcher, monkeyp
 
 
 def test_similar_products_do_not_include_the_product_itself(tiny_searcher: Searcher) -> None:
-    """Nearest first, by cosine."""
+    """Nearest first, by mean cosine."""
     answer = json.loads(b"{" + tiny_searcher.similar("p007", 5).tail)
     assert len(answer["hits"]) == 5
     assert "p007" not in {hit["id"] for hit in answer["hits"]}
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True) and scores[0] <= 1.0 + 1e-6
+
+
+def test_more_neighbours_only_append(esci: Searcher) -> None:
+    """The first five of two hundred are the five, for two hundred products."""
+
+    def ids(product: str, k: int) -> list[str]:
+        return [hit["id"] for hit in json.loads(b"{" + esci.similar(product, k).tail)["hits"]]
+
+    for row in range(0, len(esci.catalog), len(esci.catalog) // 200):
+        product = esci.catalog.id(row)
+        assert ids(product, 200)[:5] == ids(product, 5)
 
 
 @pytest.mark.parametrize(
