@@ -59,7 +59,8 @@ class SearchJob:
 
 @dataclass(eq=False, slots=True)
 class RescoreJob:
-    """A slice of one rescoring item: the candidates from `start` on."""
+    """A slice of one rescoring item: the candidates from `start` on. A slice that comes with a reason in `degraded` is
+    scored by the words, as its item's other slices were."""
 
     searcher: Searcher
     text: str
@@ -137,12 +138,13 @@ class Searcher:
     def rescore(self, job: RescoreJob) -> None:
         """Score the job's candidates exactly as a search would. One unknown product is that candidate's error."""
         profile = job.profile
-        if profile.uses_dense and job.vector is None:
+        if profile.uses_dense and job.vector is None and not job.degraded:
             try:
                 job.vector = self.encoder.queries([job.text])[0]
             except EncoderUnavailable:
                 job.degraded.append("encoder_error")
-                profile = self.ranking.profiles[TIER_LEXICAL]
+        if job.degraded:
+            profile = self.ranking.profiles[TIER_LEXICAL]
         words = self.words.parse(job.text)
         vector = job.vector if profile.uses_dense else None
         for offset, candidate in enumerate(job.candidates):

@@ -126,7 +126,7 @@ class SearchService:
             jobs[0].vector = self._cache.local_vector(vector)
             await self._batcher.run(jobs[0], deadline=deadline, priority=Priority.BULK)
             for job in jobs[1:]:
-                job.vector = jobs[0].vector
+                job.vector, job.degraded = jobs[0].vector, list(jobs[0].degraded)  # one item, one tier
             await self._run_some(jobs[1:], deadline)
         results: list[RescoreResult] = [result for job in jobs for result in job.results]
         for form, count in (

@@ -154,6 +154,34 @@ async def test_a_degraded_answer_is_never_cached(
         assert not whole["cached"] and not whole["degraded"]["is"]
 
 
+async def test_an_item_is_rescored_at_one_tier(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder fails once, at the first of several slices: all candidates get the lexical score that is named."""
+    texts = [{"text": f"steel mug {number}"} for number in range(6)]
+    async with client(tiny_bundles) as http:
+
+        async def rescored(profile: str) -> dict[str, Any]:
+            body = {"items": [{"query": "steel mug", "candidates": texts}], "profile": profile}
+            item: dict[str, Any] = (await http.post("/v1/rescore", json=body)).json()["items"][0]
+            return item
+
+        lexical = await rescored("lexical")
+        whole, calls = Encoder.queries, 0
+
+        def fail_once(encoder: Encoder, given: Sequence[str]) -> Floats:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise EncoderUnavailable("gone")
+            return whole(encoder, given)
+
+        monkeypatch.setattr(Encoder, "queries", fail_once)
+        item = await rescored("default")
+        assert calls == 1 and item["tier"] == "lexical" and item["degraded"]["reasons"] == ["encoder_error"]
+        assert item["results"] == lexical["results"]
+
+
 async def test_five_hundred_identical_misses_encode_once(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from app.errors import BadInput, EncoderUnavailable, NotFound
 from app.search.searcher import RescoreJob, Searcher, SearchJob
 from app.types import RescoreCandidate, SearchRequest, Sort
+from tests.conftest import ROOT
 
 
 def _answer(searcher: Searcher, request: SearchRequest) -> dict[str, Any]:
@@ -248,3 +251,48 @@ def test_a_bundle_made_of_parts_that_do_not_fit_is_refused(tiny_bundles: Path) -
         (Path(folder) / "golden.json").write_text(json.dumps(wrong))
         with pytest.raises(CorruptPart, match="golden"):
             warm(served.searcher, Path(folder))
+
+
+_FIRST_REQUESTS = """
+import sys
+from pathlib import Path
+from app.index import dense_kernels, kernels
+from app.search.cache_entry import frozen_vector
+from app.search.searcher import RescoreJob, SearchJob
+from app.types import RescoreCandidate, SearchRequest, Sort
+from tests.conftest import ROOT
+from tests.conftest import open_current
+
+def compiled():
+    every = {**vars(dense_kernels), **vars(kernels)}
+    return {(name, one) for name, kernel in every.items() for one in getattr(kernel, "signatures", ())}
+
+searcher = open_current(Path(sys.argv[1]))
+before = compiled()
+assert before
+job = SearchJob(searcher, searcher.query(SearchRequest("steel mug")), 0.0)
+searcher.search([job])
+red = {"field": "color", "in": ["red"]}
+for request in (
+    SearchRequest("steel mug", explain=True, facets=("brand",), sort=(Sort("price", True),)),
+    SearchRequest("steel mu", prefix=True, filter=red, facets=("color",)),
+    SearchRequest("steel mug", profile="lexical"),
+    SearchRequest("steel mug", profile="dense", filter=red),
+    SearchRequest(None, filter=red, sort=(Sort("price"),)),
+):
+    for vector in (None, frozen_vector(job.vector)):
+        searcher.search([SearchJob(searcher, searcher.query(request), 0.0, vector=vector)])
+for candidate in (RescoreCandidate(id="p001"), RescoreCandidate(text="a red mug")):
+    searcher.rescore(RescoreJob(searcher, "mug", searcher.ranking.profiles["default"], [candidate]))
+searcher.similar("p001", 5)
+new = compiled() - before
+assert not new, new
+"""
+
+
+def test_a_loaded_version_compiles_nothing_more(tiny_bundles: Path) -> None:
+    """Every kind of request after start-up, in a process of its own: its kernels were compiled while it was warmed."""
+    run = subprocess.run(
+        [sys.executable, "-c", _FIRST_REQUESTS, str(tiny_bundles)], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
