@@ -42,6 +42,7 @@ _HISTORY = "HISTORY"
 _VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LARGEST_MANIFEST_BYTES = 4 << 20
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _TEMPORARY = ".building-"
 
 
@@ -64,7 +65,7 @@ class Manifest:
                 raise CorruptPart(f"{MANIFEST}: format {value['format']!r}, this aisle reads {FORMAT}")
             parts = {name: (part["sha256"], part["bytes"]) for name, part in value["parts"].items()}
             for name, (digest, size) in parts.items():
-                if "/" in name or name.startswith(".") or name == MANIFEST:
+                if not _PART.fullmatch(name) or name == MANIFEST:
                     raise CorruptPart(f"{MANIFEST}: part name {name!r}")
                 if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) and isinstance(size, int)):
                     raise CorruptPart(f"{MANIFEST}: digest of {name}")
@@ -105,7 +106,7 @@ class BundleStore:
     def history(self) -> list[str]:
         """Published versions, oldest first; the last one is served."""
         try:
-            lines = (self.folder / _HISTORY).read_text(encoding="ascii").split()
+            lines = (self.folder / _HISTORY).read_text(encoding="ascii", errors="replace").split()
         except FileNotFoundError:
             return []
         return [line for line in lines if _VERSION.fullmatch(line)]
@@ -192,6 +193,12 @@ class BundleStore:
         """Check every byte of a version against its manifest, and the manifest against the version's name.
 
         Raises CorruptPart naming the part, with expected and found digest; NotFound for a version that is not there."""
+        try:
+            return self._verify(version)
+        except OSError as error:
+            raise CorruptPart(f"{Path(error.filename or version).name}: unreadable ({error.strerror})") from error
+
+    def _verify(self, version: str) -> Manifest:
         folder = self.path(version)
         manifest = read_manifest(folder)
         if version.split("-")[1] != manifest.sha256[:8]:
@@ -214,14 +221,15 @@ def check_collection(name: Any) -> str:
 
 
 def collections_in(root: Path) -> list[str]:
-    """Names of the collections with a published version under `root`, "default" first."""
-    names = [DEFAULT_COLLECTION] if (root / _CURRENT).exists() else []
+    """Names of the collections with a published version under `root`, "default" first. Raises BundleError for a folder
+    that cannot be read."""
     others = root / "collections"
-    if others.is_dir():
-        names += sorted(
-            path.name for path in others.iterdir() if (path / _CURRENT).exists() and _NAME.fullmatch(path.name)
-        )
-    return names
+    try:
+        names = {path.name for path in others.iterdir() if _NAME.fullmatch(path.name)} if others.is_dir() else set()
+        first = [DEFAULT_COLLECTION] if (root / _CURRENT).exists() else []
+        return first + sorted(name for name in names - {DEFAULT_COLLECTION} if (others / name / _CURRENT).exists())
+    except OSError as error:
+        raise BundleError(f"{root}: cannot be read ({error.strerror})") from error
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -252,7 +260,7 @@ def _check_part(path: Path, digest: str, size: int) -> None:
 def _check_regular(path: Path) -> None:
     try:
         status = path.lstat()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise CorruptPart(f"{path.name}: missing") from error
     # A link could be pointed elsewhere after its digest was checked; ONNX Runtime, too, follows hard links.
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:

@@ -45,8 +45,8 @@ class Served:
 
 
 class Encoders:
-    """Loaded encoders by digest, so that versions and collections with the same model share one session, for as long
-    as one of them is in use."""
+    """Loaded encoders by digest, so that versions and collections with the same model share one session. One that no
+    version uses any more is let go."""
 
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
@@ -157,7 +157,7 @@ class Collections:
                 f"nothing is published in {self._root}; `aisle build CATALOGUE --bundles DIR` makes a version"
             )
         for name in names:
-            self._load_current(name)
+            self._load(name, self.store(name).current() or "")
 
     def get(self, collection: str) -> Served:
         """Raises NotFound for a collection that is not served."""
@@ -185,43 +185,42 @@ class Collections:
                 await self._follower
 
     async def _follow(self) -> None:
+        told = ""
         while True:
             await asyncio.sleep(_POLL_S)
             try:
-                await self._catch_up()
-            except Exception as error:  # noqa: BLE001  the task must live on: nobody would notice that it ended
-                _log.warning("cannot look for published versions: %s", type(error).__name__)
+                names = bundle.collections_in(self._root)
+            except BundleError as error:
+                if error.detail != told:
+                    _log.warning("cannot look for published versions: %s", error.detail)
+                told = error.detail
+                continue
+            told = ""
+            for name in names:
+                await self._catch_up(name)
 
-    async def _catch_up(self) -> None:
-        for name in bundle.collections_in(self._root):
-            try:
-                published = self.store(name).current()
-                served = self._served.get(name)
-                if published is None or (served and served.searcher.version == published):
-                    continue
-                if self._refused.get(name) == published:
-                    continue
-                await asyncio.to_thread(self._load_current, name)
-            except AisleError as error:
-                # The old version goes on being served; this one is not tried again until CURRENT changes.
-                self._refused[name] = self._current_or_blank(name)
-                metrics.RELOADS.labels(name, "refused").inc()
-                _log.error("collection %s: the published version was refused: %s", name, error.detail)
-            except OSError as error:  # may pass; the other collections do not wait for it
-                _log.warning("collection %s: cannot read the published version: %s", name, type(error).__name__)
-
-    def _current_or_blank(self, name: str) -> str:
+    async def _catch_up(self, name: str) -> None:
+        """Serve what CURRENT names, where that is another version than now."""
+        published = ""  # stands for a CURRENT that names none
         try:
-            return self.store(name).current() or ""
-        except BundleError:
-            return ""
+            published = self.store(name).current() or ""
+            served = self._served.get(name)
+            if not published or (served and served.searcher.version == published):
+                self._refused.pop(name, None)
+            elif self._refused.get(name) != published:
+                await asyncio.to_thread(self._load, name, published)
+                self._refused.pop(name, None)
+        except Exception as error:  # noqa: BLE001  (whatever one version does, the next must still be looked for)
+            # The old version goes on being served; this one is not tried again until CURRENT names another.
+            if self._refused.get(name) == published:
+                return
+            self._refused[name] = published
+            metrics.RELOADS.labels(name, "refused").inc()
+            known = isinstance(error, AisleError)
+            _log.error("collection %s: the published version was refused: %s", name, error, exc_info=not known)
 
-    def _load_current(self, name: str) -> None:
-        store = self.store(name)
-        version = store.current()
-        if version is None:
-            raise NotFound(f"collection {name} has no published version")
-        served = load(store, version, self._encoders)
+    def _load(self, name: str, version: str) -> None:
+        served = load(self.store(name), version, self._encoders)
         self._served = {**self._served, name: served}
         metrics.BUNDLE.labels(name).set(len(served.searcher.catalog))
         metrics.BUNDLE_LOADED.labels(name).set(served.loaded_at)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import BundleError, CorruptPart, NotFound
-from app.index.bundle import BundleStore, collections_in
+from app.index import bundle
+from app.index.bundle import BundleStore, Manifest, collections_in
 
 
 @pytest.fixture
@@ -153,3 +154,74 @@ def test_collections_live_beside_the_default(store: BundleStore, tmp_path: Path)
     assert collections_in(tmp_path / "bundles") == ["default", "other"]
     with pytest.raises(CorruptPart, match="collection"):
         other.verify(version)
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "a\nb", "\ud800", "", "..", "a/b", "x" * 129, "manifest.json"])
+def test_a_manifest_names_plain_files_only(store: BundleStore, name: str) -> None:
+    """Whatever else a part is called, it is refused before the name is used."""
+    raw = json.loads((store.path(_current(store)) / "manifest.json").read_text())
+    raw["parts"][name] = next(iter(raw["parts"].values()))
+    with pytest.raises(CorruptPart, match="part name"):
+        Manifest.parse(json.dumps(raw).encode())
+
+
+def test_a_part_that_cannot_be_read_is_refused(store: BundleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named, and not taken for a fault of the program."""
+
+    def deny(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(bundle, "file_digest", deny)
+    first = min(json.loads((store.path(_current(store)) / "manifest.json").read_text())["parts"])
+    with pytest.raises(CorruptPart, match=f"{first}: unreadable"):
+        store.verify(_current(store))
+
+
+def test_a_garbled_history_loses_no_publish(store: BundleStore) -> None:
+    """Lines that name no version are passed over; CURRENT still says what to go back to."""
+    first, second = _current(store), _another(store, "second")
+    (store.folder / "HISTORY").write_bytes(b"\xff\xfe\n")
+    assert store.history() == []
+    store.publish(second)
+    assert store.roll_back() == first
+
+
+def test_the_default_collection_lives_in_the_folder_itself(store: BundleStore, tmp_path: Path) -> None:
+    """One that lies under collections/ by that name is not taken for it."""
+    shutil.copytree(store.folder, tmp_path / "other" / "collections" / "default")
+    assert collections_in(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_a_publish_killed_at_any_step_leaves_a_whole_version(
+    store: BundleStore, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call of the step fails once: CURRENT names the old or the new version, both verify, and the next try ends
+    well with one step back to the old one."""
+    first, second = _current(store), _another(store, "second")
+    whole, failed = getattr(os, step), 0
+    for survivors in range(20):
+        calls = 0
+
+        def fail(*arguments: object, survivors: int = survivors) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > survivors:
+                raise OSError(28, "No space left on device")
+            return whole(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, step, fail)
+            try:
+                store.publish(second)
+            except OSError:
+                failed += 1
+        assert _current(store) in (first, second)
+        store.verify(_current(store))
+        assert not list(store.folder.glob(".CURRENT-*")) + list(store.folder.glob(".HISTORY-*"))
+        if calls <= survivors:
+            break
+        store.publish(second)
+        assert store.roll_back() == first
+    assert failed > 1, "nothing failed"
+    assert _current(store) == second

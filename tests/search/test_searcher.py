@@ -293,6 +293,10 @@ assert not new, new
 def test_a_loaded_version_compiles_nothing_more(tiny_bundles: Path) -> None:
     """Every kind of request after start-up, in a process of its own: its kernels were compiled while it was warmed."""
     run = subprocess.run(
-        [sys.executable, "-c", _FIRST_REQUESTS, str(tiny_bundles)], capture_output=True, text=True, cwd=ROOT, timeout=120
+        [sys.executable, "-c", _FIRST_REQUESTS, str(tiny_bundles)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
