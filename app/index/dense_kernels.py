@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
+from app.index.kernels import compiled
 from app.types import Floats, Rows
 
 # A half float's bits, shifted into a float32's place, are the value times 2^-112 (subnormals included): multiplying
@@ -32,7 +34,7 @@ def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
     return rows[order], scores[order]
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
+@partial(compiled, fastmath=True)
 def _dot_rows(codes, rows, query, scores):  # type: ignore[no-untyped-def]
     dimension = query.shape[0]
     bits = np.empty(dimension, np.int32)

@@ -28,12 +28,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 WINDOW = 8192
 
 
-def compiled(function: F) -> F:
+def compiled(function: F, *, fastmath: bool = False) -> F:
     """`njit` without the GIL, kept on disk. Where no folder is writable for the cache, compiled in memory instead."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
     try:
-        return cast(F, njit(nogil=True, error_model="numpy", cache=True)(function))
+        return cast(F, njit(**options, cache=True)(function))
     except RuntimeError:  # numba's "no locator available"
-        return cast(F, njit(nogil=True, error_model="numpy")(function))
+        return cast(F, njit(**options)(function))
 
 
 @compiled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import faiss
@@ -13,6 +15,7 @@ from app.index import dense
 from app.index.dense import ExactIndex, FaissIndex
 from app.index.dense_kernels import dot_rows, top_rows
 from app.types import Floats
+from tests.conftest import ROOT
 
 DIMENSION = 48
 
@@ -140,3 +143,28 @@ def test_top_rows_is_a_sort_cut_short() -> None:
             found, kept = top_rows(rows, scores, depth)
             assert found.tolist() == rows[order].tolist()
             assert kept.tolist() == scores[order].tolist()
+
+
+_NOWHERE_TO_WRITE = """
+from numba.core import caching
+
+def refuse(locator):
+    raise OSError("read-only")
+
+for one in vars(caching).values():
+    if isinstance(one, type) and hasattr(one, "ensure_cache_path"):
+        one.ensure_cache_path = refuse
+from numba import njit
+try:
+    njit(cache=True)(lambda: None)
+except RuntimeError:
+    import app.index.kernels, app.index.dense_kernels
+else:
+    raise SystemExit("the fault did not happen")
+"""
+
+
+def test_kernels_load_where_nothing_can_be_written() -> None:
+    """A read-only file system has no place for compiled code: it is compiled in memory."""
+    run = subprocess.run([sys.executable, "-c", _NOWHERE_TO_WRITE], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
