@@ -18,6 +18,7 @@ version.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,13 +121,21 @@ class BundleStore:
 
     @contextmanager
     def building(self) -> Iterator[Path]:
-        """A temporary folder to write a version's parts into; gone afterwards unless `seal` took it."""
+        """A temporary folder to write a version's parts into; gone afterwards unless `seal` took it.
+
+        What killed builds left behind goes, too: a living build holds the lock of its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with ExitStack() as held:
+            with _locked(self.folder):  # else another build could meet this one's folder before it is locked
+                for left in self.folder.glob(f"{_TEMPORARY}*"):
+                    with suppress(OSError), _locked(left, wait=False):
+                        shutil.rmtree(left)
+                folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+                held.enter_context(_locked(folder))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def seal(self, folder: Path, content: dict[str, Any], created: datetime | None = None) -> str:
         """Write the manifest over the parts in `folder`, make all of it durable, rename it to its version."""
@@ -281,6 +290,17 @@ def _replace(path: Path, text: str) -> None:
             os.unlink(temporary)
         raise
     _fsync(path.parent)
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process at the latest. BlockingIOError where another has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _fsync(path: Path) -> None:

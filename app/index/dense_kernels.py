@@ -35,7 +35,7 @@ def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
 
 
 @partial(compiled, fastmath=True)
-def _dot_rows(codes, rows, query, scores):  # type: ignore[no-untyped-def]
+def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: Floats) -> None:
     dimension = query.shape[0]
     bits = np.empty(dimension, np.int32)
     values = bits.view(np.float32)

@@ -21,12 +21,13 @@ import orjson
 from app.errors import BadInput
 from app.index.catalog import Catalog
 from app.index.columns import BooleanColumn, KeywordColumn, NumberColumn
-from app.index.schema import FieldSpec, Schema, suggestion
+from app.index.schema import SHOWN_CHARACTERS, FieldSpec, Schema, suggestion
 from app.types import Mask
 
 MAX_DEPTH = 16
 MAX_VALUES = 1024
 MAX_NODES = 1024
+_LARGEST_KEPT = 4096  # characters in the values of a leaf whose mask is kept: the leaf is the key, and held with it
 
 Value = str | float | bool
 
@@ -101,7 +102,7 @@ class _Parser:
             raise _wrong(path, f"must be an object, not {_kind(raw)}")
         for key in raw:
             if key not in _KEYS:
-                raise _wrong(path, f"unknown key {key!r}{suggestion(str(key), _KEYS)}")
+                raise _wrong(path, f"unknown key {key[:SHOWN_CHARACTERS]!r}{suggestion(key, _KEYS)}")
         group = next((key for key in ("all", "any", "not") if key in raw), None)
         if group is None:
             return self._leaf(raw, path)
@@ -227,7 +228,13 @@ def mask(filter: Filter, catalog: Catalog) -> Mask:
             for member in filter.of[2:]:
                 combine(result, mask(member, catalog), out=result)
         return result
+    if isinstance(filter, In) and _size(filter) > _LARGEST_KEPT:
+        return _leaf_mask(filter, catalog)
     return catalog.leaf_masks.get(filter, lambda: _leaf_mask(filter, catalog))
+
+
+def _size(leaf: In) -> int:
+    return sum(len(value) if isinstance(value, str) else 8 for value in leaf.values)
 
 
 def _leaf_mask(leaf: Leaf, catalog: Catalog) -> Mask:

@@ -13,11 +13,13 @@ from app.errors import BadInput
 FieldType = Literal["text", "keyword", "number", "boolean"]
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 IN_STOCK = "in_stock"
+SHOWN_CHARACTERS = 64  # of a name that is not known, in what is said of it; comparing a megabyte would take 0.1 s
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'brand'?` for a near miss, `; known: …` for a short list, else the empty string."""
     names = sorted(known)
+    name = name[:SHOWN_CHARACTERS]
     lowered = {item.lower(): item for item in names}
     near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     if near:
@@ -122,7 +124,7 @@ class Schema:
         """The field of that name; BadInput with the nearest name for an unknown one."""
         spec = self.by_name.get(name)
         if spec is None:
-            raise BadInput(f"unknown field {name!r}{suggestion(name, self.by_name)}")
+            raise BadInput(f"unknown field {name[:SHOWN_CHARACTERS]!r}{suggestion(name, self.by_name)}")
         return spec
 
     def text_roles_beyond_title(self) -> tuple[str, ...]:

@@ -225,3 +225,18 @@ def test_a_publish_killed_at_any_step_leaves_a_whole_version(
         assert store.roll_back() == first
     assert failed > 1, "nothing failed"
     assert _current(store) == second
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(store: BundleStore) -> None:
+    """The folder that nobody holds goes; that of a build under way stays, and its version can be sealed."""
+    left = store.folder / ".building-killed"
+    left.mkdir()
+    (left / "dense.faiss").write_bytes(b"half")
+    with store.building() as slow:
+        assert not left.exists()
+        (slow / "part").write_bytes(b"kept")
+        with store.building() as quick:
+            assert slow.exists() and quick != slow
+        version = store.seal(slow, {})
+    assert (store.path(version) / "part").read_bytes() == b"kept"
+    assert not list(store.folder.glob(".building-*"))

@@ -118,6 +118,14 @@ def test_a_filter_that_cannot_be_meant_is_refused_with_its_place(raw: Any, messa
     assert refusal.value.errors[0]["field"].startswith("filter")
 
 
+@pytest.mark.parametrize("raw", [{"field": "b" * 10**6, "eq": 1}, {"b" * 10**6: 1}])
+def test_a_giant_name_is_not_said_again(raw: Any) -> None:
+    """A refusal is short however long the name is that nobody knows."""
+    with pytest.raises(BadInput, match="unknown") as refusal:
+        parse(raw, SCHEMA)
+    assert len(refusal.value.detail) < 400
+
+
 def test_the_limits_themselves_are_allowed() -> None:
     """Sixteen levels and 1,024 values pass: the refusals above are of what lies beyond."""
     parsed(deep(16))
@@ -200,6 +208,15 @@ def test_a_leaf_is_computed_once_and_cannot_be_written_to() -> None:
     assert mask(parsed(BRAND), catalog) is first
     with pytest.raises(ValueError, match="read-only"):
         first[0] = True
+
+
+def test_a_leaf_with_giant_values_is_not_remembered() -> None:
+    """Its mask is right, and the values do not stay in memory with it."""
+    catalog = Catalog.build(MADE, SCHEMA)
+    known = next(product for product in MADE if product.fields.get("brand")).fields["brand"]
+    giant = parsed({"field": "brand", "in": [known, "x" * 100_000]})
+    assert np.array_equal(mask(giant, catalog), mask(parsed({"field": "brand", "in": [known]}), CATALOG))
+    assert len(catalog.leaf_masks) == 0
 
 
 def test_combining_leaves_does_not_change_them() -> None:
