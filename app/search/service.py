@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -105,7 +106,7 @@ class SearchService:
             Timing("total", (perf_counter() - started) * 1e3),
         )
         answer = replace(answer, timings=timings)
-        asyncio.get_running_loop().call_soon(_count, request, answer)  # once the answer is on its way
+        _count(request, answer)
         return answer
 
     async def rescore(
@@ -252,12 +253,16 @@ class SearchService:
         return SearchAnswer(tail, searcher.version, tier.decode(), True, (), ())
 
 
+_stage_seconds = cache(metrics.STAGE_SECONDS.labels)  # a label look-up takes as long as the observation
+_searches = cache(metrics.SEARCHES.labels)
+
+
 def _count(request: SearchRequest, answer: SearchAnswer) -> None:
-    metrics.SEARCHES.labels(request.collection, answer.tier).inc()
+    _searches(request.collection, answer.tier).inc()
     for reason in answer.degraded:
         metrics.DEGRADED.labels(reason).inc()
     for timing in answer.timings:
-        metrics.STAGE_SECONDS.labels(timing.stage).observe(timing.ms / 1e3)
+        _stage_seconds(timing.stage).observe(timing.ms / 1e3)
     if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
         metrics.NO_RESULTS.labels(request.collection).inc()
 
