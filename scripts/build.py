@@ -17,11 +17,13 @@ import numpy.typing as npt
 import models
 from app import __version__
 from app.errors import BadInput, BundleError
+from app.index.analysis import normalize_text
 from app.index.bundle import BundleStore, Manifest
 from app.index.catalog import Catalog
 from app.index.dense import ExactIndex, FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
 from app.index.product_text import dense_texts, lexical_texts, text_hash
+from app.index.schema import Schema
 from app.search.collections import GOLDEN, golden_answers
 from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
 from app.search.rerank import Ranking
@@ -89,6 +91,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     )
     for reason, count in sorted(report.refused.items()):
         output.say(f"  refused {count:,}: {reason}")
+    for line, detail in report.examples:
+        output.say(f"  line {line}: {detail}")
+    _warn_of_numbers_as_text(products, schema, output)
 
     encoder = Encoder(arguments.encoder)
     texts = [dense_texts(product, schema) for product in products]
@@ -142,12 +147,20 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "collection": arguments.collection,
             "published": not arguments.no_publish,
             "seconds": round(seconds, 1),
+            "refused_examples": report.to_json()["examples"],
             **content,
         },
         f"{'published' if not arguments.no_publish else 'built'} {version}: {len(products):,} products, {index.kind}, "
         f"{vectors.embedded:,} embedded, {vectors.reused:,} reused, {vectors.given:,} given, in {seconds:.0f} s",
     )
     return 0
+
+
+def _warn_of_numbers_as_text(products: Sequence[Product], schema: Schema, output: Output) -> None:
+    for name in ("price", "stock", "popularity"):
+        if name in schema.by_name and schema.by_name[name].type != "number":
+            example = next((product.fields[name] for product in products if name in product.fields), None)
+            output.warn(f"{name} holds text, such as {str(example)[:60]!r}: no filter by range and no order by number")
 
 
 def _vectors(
@@ -213,9 +226,13 @@ def _given(path: Path, ids: list[str], encoder: Encoder, texts: Sequence[tuple[s
     if lacking:
         raise BadInput(f"--vectors: {len(lacking):,} products have no vector, such as {lacking[0]!r}")
     values = np.asarray(vectors[[place[one] for one in ids]], dtype=np.float32)
-    broken = np.flatnonzero(~np.isfinite(values).all(axis=1) | ~values.any(axis=1))
+    with np.errstate(over="ignore"):
+        stored = values.astype(np.float16)  # as the index will hold them
+    broken = np.flatnonzero(~np.isfinite(stored).all(axis=1) | ~stored.any(axis=1))
     if len(broken):
-        raise BadInput(f"--vectors: {len(broken):,} vectors are zero or not finite, such as that of {ids[broken[0]]!r}")
+        raise BadInput(
+            f"--vectors: {len(broken):,} vectors are zero or not finite in float16, such as that of {ids[broken[0]]!r}"
+        )
     _compare(values, encoder, texts, output)
     return values
 
@@ -224,10 +241,12 @@ def _compare(values: Floats, encoder: Encoder, texts: Sequence[tuple[str, str]],
     """Vectors are taken as given, but a mix-up (another encoder, shifted rows) is worth a word."""
     probes = np.random.default_rng(0).choice(len(texts), min(_PROBES, len(texts)), replace=False)
     own = product_vectors(encoder, [texts[probe] for probe in probes])
-    lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(values[probes], axis=1)
-    agreement = float(np.mean(np.sum(own * values[probes], axis=1) / lengths))
+    norms = np.linalg.norm(values[probes], axis=1)
+    agreement = float(np.mean(np.sum(own * values[probes], axis=1) / (np.linalg.norm(own, axis=1) * norms)))
     if agreement < 0.9:
         output.warn(f"the given vectors agree with this encoder's only to a mean cosine of {agreement:.2f}")
+    if not 0.5 < float(norms.mean()) < 1.01:
+        output.warn(f"the given vectors are {norms.mean():.3g} long: scores and the floor expect cosines (at most 1)")
 
 
 def _hashes(texts: Sequence[tuple[str, str]]) -> npt.NDArray[np.void]:
@@ -257,18 +276,20 @@ def _golden_texts(arguments: argparse.Namespace, catalog: Catalog, examples: Seq
         step = max(1, len(catalog) // _GOLDEN_QUERIES)
         role = catalog.schema.roles.title
         texts += [str(catalog.fields(row).get(role, "")) for row in range(0, len(catalog), step)]
-    return list(dict.fromkeys(text[:200] for text in texts if text.strip()))[:_GOLDEN_QUERIES]
+    return list(dict.fromkeys(text[:200] for text in texts if normalize_text(text[:200])))[:_GOLDEN_QUERIES]
 
 
 def _recall_probe(index: VectorIndex, vectors: Floats) -> float:
-    """Share of the exact top 100 that the index finds, over probe products' own vectors."""
+    """Share of the exact top 100 that the index finds, over probe products' own vectors. Of products that score alike
+    (one text, many sizes) any will do."""
     probes = np.random.default_rng(0).choice(len(vectors), min(_PROBES, len(vectors)), replace=False)
     exact = ExactIndex(vectors)
     depth = min(100, len(vectors))
     shares = []
     for probe in probes:
-        wanted = set(exact.search(vectors[probe], depth, None)[0].tolist())
-        shares.append(len(wanted & set(index.search(vectors[probe], depth, None)[0].tolist())) / depth)
+        least = exact.search(vectors[probe], depth, None)[1][-1]
+        found, _ = index.search(vectors[probe], depth, None)
+        shares.append(np.count_nonzero(exact.scores(vectors[probe], found) >= least) / depth)
     recall = float(np.mean(shares))
     if recall < 0.9:
         raise BundleError(f"the index finds only {recall:.0%} of the exact top 100")

@@ -9,6 +9,7 @@ A file is read twice: once to see which columns there are and what they hold, on
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime
 import decimal
@@ -35,6 +36,8 @@ MAX_CELL_CHARACTERS = 2**20
 MAX_COLUMNS = 2000
 MAX_EXAMPLES = 5
 PARQUET_BATCH_ROWS = 2048
+_CHUNK_BYTES = 2**20
+_NO_VALUE = frozenset(("", "NaN", "nan", "NULL", "N/A", "#N/A", "#NV", "<NA>", "\\N"))  # how tables write it in CSV
 
 Row = tuple[int, dict[str, Any] | RecordRefused]
 """Line (JSON lines, CSV) or row (Parquet) counted from 1, and the record or why there is none."""
@@ -207,14 +210,18 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     line = 0
     try:
-        with _opened(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", "replace", newline="") as file:
-            header_line = file.readline(MAX_CELL_CHARACTERS)
+        encoding = _encoding(path)
+        with _opened(path) as binary, io.TextIOWrapper(binary, encoding, "replace", newline="") as file:
+            header_line, skipped = file.readline(MAX_CELL_CHARACTERS), 1
+            if header_line.rstrip("\r\n")[:-1] == "sep=":  # what spreadsheets are told the delimiter with
+                header_line, skipped = file.readline(MAX_CELL_CHARACTERS), 2
             delimiter = max(",;\t", key=header_line.count)
             header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter), [])]
             _check_header(header, path)
-            reader = csv.reader(file, delimiter=delimiter)
+            # Strict: else a quote that is never closed swallows the rows after it, and nobody hears of it.
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
             while True:
-                line = reader.line_num + 2
+                line = reader.line_num + skipped + 1
                 try:
                     cells = next(reader)
                 except StopIteration:
@@ -228,6 +235,22 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         raise BadInput(f"catalogue {path} is damaged after line {line}: {error}") from error
 
 
+def _encoding(path: Path) -> str:
+    """What the file's text is written in. Spreadsheets write UTF-8 with a mark, UTF-16, or the Windows code page: where
+    more of the bytes beyond ASCII are broken UTF-8 than whole, it is the last."""
+    whole = broken = 0
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with _opened(path) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if not whole + broken and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                return "utf-16"
+            text = decoder.decode(chunk)
+            beyond = 0 if text.isascii() else len(text) - len(text.encode("ascii", "ignore"))
+            bad = text.count("\ufffd")
+            whole, broken = whole + beyond - bad, broken + bad
+    return "cp1252" if broken > whole else "utf-8-sig"
+
+
 def _check_header(header: list[str], path: Path) -> None:
     if not any(header):
         raise BadInput(f"catalogue {path} is empty")
@@ -239,7 +262,7 @@ def _check_header(header: list[str], path: Path) -> None:
 def _csv_record(header: list[str], cells: list[str]) -> dict[str, Any] | RecordRefused:
     if len(cells) != len(header):
         return RecordRefused("bad CSV", f"{len(cells)} cells under {len(header)} columns")
-    return {name: cell or None for name, cell in zip(header, cells, strict=True) if name}
+    return {name: None if cell in _NO_VALUE else cell for name, cell in zip(header, cells, strict=True) if name}
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

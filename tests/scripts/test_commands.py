@@ -13,8 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.errors import BundleError
 from app.index.bundle import BundleStore
+from app.index.dense import ExactIndex
 from app.search.embed import Encoder
+from app.types import Floats, Mask, Rows
+from scripts.build import _recall_probe
 from scripts.cli import COMMANDS
 from scripts.cli import main as aisle
 from tests import tiny
@@ -84,6 +88,31 @@ def test_refused_rows_are_counted_with_their_reasons(tiny_encoder: Path, tmp_pat
     assert told["products"] == 10
     assert sum(told["refused"].values()) == 4
     assert len(told["refused"]) == 4
+    assert told["refused_examples"][0] == {"line": 11, "detail": "duplicate id: 'p001' came before"}
+
+
+def test_a_person_is_told_which_lines_were_refused(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """The first few, with their reasons."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", [*tiny.products(3), {"id": "x"}])
+    assert _build(catalogue, tiny_encoder, tmp_path / "b") == 0
+    assert "line 4: no title" in capsys.readouterr().err
+
+
+def test_a_price_that_is_no_number_is_warned_of(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """Else the shop finds out when a filter is refused; a price in numbers brings no word (control)."""
+    rows = tiny.products(10)
+    assert _build(tiny.write_catalogue(tmp_path / "p.jsonl", rows), tiny_encoder, tmp_path / "b") == 0
+    assert "price" not in capsys.readouterr().err
+    dollars = [{**row, "price": f"${row['price']}"} for row in rows]
+    assert _build(tiny.write_catalogue(tmp_path / "p.jsonl", dollars), tiny_encoder, tmp_path / "b") == 0
+    assert "warning: price holds text, such as '$" in capsys.readouterr().err
+
+
+def test_a_title_of_nothing_but_signs_does_not_stop_a_build(tiny_encoder: Path, tmp_path: Path) -> None:
+    """It leaves no query to keep as a golden one; the product is there all the same."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", [{"id": "sign", "title": "™"}, *tiny.products(3)])
+    assert _build(catalogue, tiny_encoder, tmp_path / "b") == 0
+    assert open_current(tmp_path / "b").catalog.row("sign") is not None
 
 
 def test_a_nightly_rebuild_embeds_only_what_changed(
@@ -127,7 +156,8 @@ def test_given_vectors_are_taken_as_they_are(tiny_encoder: Path, tmp_path: Path,
     np.save(tmp_path / "v.npy", vectors)
     (tmp_path / "v.ids.txt").write_text("\n".join(ids) + "\n")
     assert _build(catalogue, tiny_encoder, tmp_path / "b", "--vectors", str(tmp_path / "v.npy")) == 0
-    assert "warning" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "mean cosine" in told and "long" in told
     searcher = open_current(tmp_path / "b")
     for place, product in enumerate(ids):
         row = searcher.catalog.row(product)
@@ -135,7 +165,7 @@ def test_given_vectors_are_taken_as_they_are(tiny_encoder: Path, tmp_path: Path,
         np.testing.assert_allclose(searcher.vectors.vector(row), vectors[place], atol=2e-3)
 
 
-@pytest.mark.parametrize("fault", ["lacking", "twice", "shape", "nan", "zero", "pickle", "absent"])
+@pytest.mark.parametrize("fault", ["lacking", "twice", "shape", "nan", "zero", "vast", "minute", "pickle", "absent"])
 def test_vectors_that_do_not_fit_are_refused(fault: str, tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
     """Named; nothing is published; nothing is unpickled."""
     catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(10))
@@ -149,8 +179,8 @@ def test_vectors_that_do_not_fit_are_refused(fault: str, tiny_encoder: Path, tmp
         vectors = vectors[:, :-1]
     elif fault == "nan":
         vectors[3, 3] = np.nan
-    elif fault == "zero":
-        vectors[3] = 0
+    elif fault in ("zero", "vast", "minute"):  # float16 ends at 65,504 and begins at 6e-8
+        vectors[3] *= {"zero": 0, "vast": 1e5, "minute": 1e-9}[fault]
     if fault == "pickle":
         np.save(tmp_path / "v.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     elif fault != "absent":
@@ -247,3 +277,19 @@ def test_a_mistake_is_said_in_a_line(
     told = capsys.readouterr().err
     assert said in told
     assert "Traceback" not in told
+
+
+def test_many_products_of_one_text_are_no_fault_of_the_index() -> None:
+    """Whichever of two hundred equals the index brings, it has found the best."""
+    one = np.full(tiny.DIMENSION, tiny.DIMENSION**-0.5, dtype=np.float32)
+
+    class Backwards(ExactIndex):
+        def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
+            rows = np.arange(len(self) - depth, len(self), dtype=np.int32)
+            return rows, self.scores(query, rows)
+
+    alike = np.tile(one, (200, 1))
+    assert _recall_probe(Backwards(alike), alike) == 1.0
+    alike[100:] *= -1
+    with pytest.raises(BundleError, match="exact top 100"):
+        _recall_probe(Backwards(alike), alike)

@@ -247,6 +247,52 @@ def test_a_csv_row_with_too_many_cells_is_refused(tmp_path: Path) -> None:
     assert reader.report.examples[0][0] == 4
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_csv_reads_alike_in_every_encoding_that_spreadsheets_write(tmp_path: Path, encoding: str) -> None:
+    """Umlauts arrive whole; nothing is replaced."""
+    path = tmp_path / "shop.csv"
+    path.write_bytes(
+        "sku;name;brand\r\n1;Bohrmaschine Größe M;Ärzte\r\n2;Käseglocke – groß;Müller\r\n".encode(encoding)
+    )
+    products, _ = read_all(path)
+    assert [product.text("title") for product in products] == ["Bohrmaschine Größe M", "Käseglocke – groß"]
+    assert [product.text("brand") for product in products] == ["Ärzte", "Müller"]
+
+
+def test_a_few_damaged_bytes_do_not_change_a_files_encoding(tmp_path: Path) -> None:
+    """UTF-8 with one broken letter is UTF-8 with one letter replaced."""
+    path = tmp_path / "shop.csv"
+    path.write_bytes("id,title\na,Größe\nb,l".encode() + b"\xe9" + b"ger\n")
+    products, _ = read_all(path)
+    assert [product.text("title") for product in products] == ["Größe", "l\ufffdger"]
+
+
+def test_an_unclosed_quote_refuses_its_row_and_never_swallows_others_unsaid(tmp_path: Path) -> None:
+    """What stands between a stray quote and the next one is one refused row, not part of somebody's title."""
+    text = 'id,title,price\n1,"17 inch monitor,5\n2,keyboard,6\n3,"27"" monitor",7\n4,17" stand,8\n'
+    products, reader = read_all(csv_file(tmp_path, text))
+    assert [product.text("title") for product in products] == ['17" stand']
+    assert reader.report.refused == {"bad CSV": 1}
+    assert reader.report.examples[0][0] == 2
+
+
+def test_a_line_that_names_the_delimiter_is_no_header(tmp_path: Path) -> None:
+    """Lines are still counted as an editor counts them."""
+    products, reader = read_all(csv_file(tmp_path, "sep=;\nid;title\na;Lamp\nb;x;y\n"))
+    assert [product.text("title") for product in products] == ["Lamp"]
+    assert reader.report.examples[0][0] == 4
+
+
+@pytest.mark.parametrize("word", ["", "NaN", "nan", "NULL", "N/A", "#N/A", "\\N"])
+def test_a_cell_that_says_no_value_costs_no_product(tmp_path: Path, word: str) -> None:
+    """Exported tables write a missing price in many ways; the column stays a number and the product stays."""
+    lines = "id,title,price\n" + "".join(f"{n},Thing {n},{word if n % 2 else n}\n" for n in range(8))
+    products, reader = read_all(csv_file(tmp_path, lines))
+    assert types(reader)["price"] == "number"
+    assert [product.fields.get("price") for product in products[:4]] == [0, None, 2, None]
+    assert reader.report.refused == {}
+
+
 def test_a_price_column_with_a_few_bad_values_stays_a_number(tmp_path: Path) -> None:
     """One unreadable price in fifty refuses its row, not the column; mostly unreadable prices are no numbers."""
     few = [{"id": n, "title": "t", "price": "ask" if n == 3 else n} for n in range(50)]
