@@ -10,8 +10,7 @@ AisleError
 │   └── EncoderUnavailable   503  the encoder raised, stalled or gave no finite vector
 ├── DeadlineExceeded         504  the deadline left nothing to give
 └── BundleError              500  a bundle that cannot be trusted (offline: exit code 3)
-    ├── CorruptPart               a part whose digest, size or form is not what the manifest says
-    └── GateRefused               a version that a publish check refused
+    └── CorruptPart               a part whose digest, size or form is not what the manifest says
 """
 
 from __future__ import annotations
@@ -82,7 +81,3 @@ class CorruptPart(BundleError):
     """A part of a bundle is not what its manifest says; names the part, what was expected and what was found."""
 
     title = "Bundle part corrupt"
-
-
-class GateRefused(BundleError):
-    title = "Publish refused"

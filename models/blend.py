@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 # which held on four shops' judgements; the links are those fitted on the shipped ESCI judgements.
 DEFAULT_WEIGHTS = (1.0, 0.25, 0.25)
 DEFAULT_DEPTH = 200
-DEFAULT_FLOOR = 0.2
+DEFAULT_FLOOR = 0.3  # of MiniLM cosines: nDCG@10 and recall@100 as at 0.1, a third fewer strays in the result set
 
 
 def default_ranking() -> Ranking:

@@ -6,7 +6,7 @@ Files of a catalogue, all read by memory map: `catalog.json` (schema, number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from app.errors import AisleError, BadInput, CorruptPart
+from app.index.arrays import load_array, save_array
 from app.index.columns import (
     COLUMN_TYPES,
     Blobs,
@@ -26,8 +27,6 @@ from app.index.columns import (
     KeywordColumn,
     NumberColumn,
     StringTable,
-    load_array,
-    save_array,
 )
 from app.index.schema import FieldSpec, Schema
 from app.types import Mask, Product, Rows, Sort
@@ -102,9 +101,6 @@ class Catalog:
     def id(self, row: int) -> str:
         return self._ids[row]
 
-    def ids(self, rows: Rows) -> list[str]:
-        return [self._ids[int(row)] for row in rows]
-
     def row(self, id: str) -> int | None:
         """The product's row, or None for an unknown id; a binary search."""
         return self._ids.find(id)
@@ -122,10 +118,6 @@ class Catalog:
         """The stored fields as values."""
         held: dict[str, Any] = orjson.loads(self._documents[row])
         return held
-
-    def products(self) -> Iterator[Product]:
-        """All products in row order, with their stored fields."""
-        return (Product(self.id(row), self.fields(row)) for row in range(len(self)))
 
     def column(self, name: str) -> Column:
         """The column of a field; BadInput for unknown fields and for text, which has none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
+from app.index.arrays import load_array, save_array
 from app.types import Mask, Rows
 
 Codes = npt.NDArray[np.int32]
@@ -20,23 +22,6 @@ Flags = npt.NDArray[np.int8]
 Counts = list[tuple[str | bool, int]]
 
 MISSING = -1
-
-
-def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    np.save(path, array, allow_pickle=False)
-
-
-def load_array(path: Path, dtype: npt.DTypeLike, length: int | None) -> npt.NDArray[Any]:
-    """A one-dimensional array by memory map; CorruptPart names the file whose type or length is not as expected."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
-    if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype) or array.ndim != 1:
-        raise CorruptPart(f"{path.name}: expected one dimension of {np.dtype(dtype)}")
-    if length is not None and len(array) != length:
-        raise CorruptPart(f"{path.name}: expected {length} entries, found {len(array)}")
-    return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
 
 
 class Blobs:
@@ -60,6 +45,9 @@ class Blobs:
 
     def __getitem__(self, index: int) -> bytes:
         return self._blob[self._offsets[index] : self._offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._blob[start:end] for start, end in pairwise(self._offsets.tolist()))
 
     def save(self, stem: Path) -> None:
         stem.with_name(f"{stem.name}.bin").write_bytes(self._blob[:])
@@ -120,7 +108,18 @@ class StringTable:
 
     @classmethod
     def load(cls, stem: Path, length: int | None = None) -> StringTable:
-        return cls(Blobs.load(stem, length))
+        """Map a table; CorruptPart for strings that are not distinct, ascending and UTF-8."""
+        blobs = Blobs.load(stem, length)
+        previous = None
+        for entry in blobs:
+            if previous is not None and entry <= previous:
+                raise CorruptPart(f"{stem.name}.bin: {entry[:60]!r} does not come after {previous[:60]!r}")
+            previous = entry
+            try:
+                entry.decode()
+            except UnicodeDecodeError as error:
+                raise CorruptPart(f"{stem.name}.bin: {entry[:60]!r} is not UTF-8") from error
+        return cls(blobs)
 
 
 class KeywordColumn:
@@ -147,9 +146,6 @@ class KeywordColumn:
         np.cumsum([len(values) for values in listed], out=offsets[1:])
         first = np.fromiter((code_of[values[0]] if values else MISSING for values in listed), dtype=np.int32)
         return cls(StringTable.build(dictionary), offsets, codes, first)
-
-    def of_row(self, row: int) -> tuple[str, ...]:
-        return tuple(self.values[int(code)] for code in self.codes[self.offsets[row] : self.offsets[row + 1]])
 
     def is_in(self, values: Iterable[str]) -> Mask:
         """Rows with any of the values: bool[N]."""
@@ -215,6 +211,9 @@ class KeywordColumn:
         for path, array, least in ((codes_path, codes, 0), (first_path, first, MISSING)):
             if len(array) and not (array.min() >= least and array.max() < len(values)):
                 raise CorruptPart(f"{path.name}: a code lies outside the {len(values)} values")
+        filled = offsets[1:] > offsets[:-1]
+        if not np.array_equal(first[filled], codes[offsets[:-1][filled]]) or np.any(first[~filled] != MISSING):
+            raise CorruptPart(f"{first_path.name}: not the first values of the rows")
         return cls(values, offsets, codes, first)
 
 

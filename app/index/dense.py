@@ -14,10 +14,12 @@ every row is checked against the mask again.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from app.errors import CorruptPart
 from app.index.dense_kernels import dot_rows, top_rows
@@ -66,7 +68,7 @@ class FaissIndex:
 
     def __init__(self, index: Any) -> None:
         self._index = index
-        storage = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+        storage = _storage(index)
         self._codes = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size()).view(np.uint16)
         self._codes = self._codes.reshape(index.ntotal, index.d)
         self._codes.flags.writeable = False
@@ -94,11 +96,17 @@ class FaissIndex:
         return cls(index)
 
     def save(self, folder: Path) -> None:
-        faiss.write_index(self._index, str(folder / FILE))
+        """Write the index. Raises OSError where it cannot be written in full."""
+        try:
+            faiss.write_index(self._index, str(folder / FILE))
+        except RuntimeError as error:
+            raise OSError(f"{FILE}: FAISS could not write it: {error}") from error
 
     @classmethod
     def load(cls, folder: Path) -> FaissIndex:
-        """Read the index. The caller has verified the file's digest: FAISS itself does not notice corruption."""
+        """Read the index. The caller has verified the file's digest: FAISS itself does not notice corruption.
+
+        Raises CorruptPart for anything but finite float16 codes under the inner product."""
         faiss.set_deserialization_vector_byte_limit(_LOAD_LIMIT_BYTES)
         try:
             index = faiss.read_index(str(folder / FILE))
@@ -108,7 +116,15 @@ class FaissIndex:
             raise CorruptPart(f"{FILE}: unexpected index type {type(index).__name__}")
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptPart(f"{FILE}: metric is not inner product")
-        return cls(index)
+        storage = _storage(index)
+        if not isinstance(storage, faiss.IndexScalarQuantizer) or storage.sq.qtype != faiss.ScalarQuantizer.QT_fp16:
+            raise CorruptPart(f"{FILE}: its codes are not float16")
+        if storage.codes.size() != index.ntotal * index.d * 2:
+            raise CorruptPart(f"{FILE}: {storage.codes.size()} bytes of codes for {index.ntotal} × {index.d} numbers")
+        loaded = cls(index)
+        if not all(np.isfinite(block.view(np.float16)).all() for block in _blocks(loaded._codes)):
+            raise CorruptPart(f"{FILE}: a vector is not finite")
+        return loaded
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -147,6 +163,15 @@ class FaissIndex:
     def vector(self, row: int) -> Floats:
         stored: Floats = self._codes[row].view(np.float16).astype(np.float32)
         return stored
+
+
+def _storage(index: Any) -> Any:
+    return faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+
+
+def _blocks(codes: npt.NDArray[np.uint16]) -> Iterator[npt.NDArray[np.uint16]]:
+    """A few megabytes at a time, so that a check does not hold a second array of the catalogue's size."""
+    return (codes[start : start + 4096] for start in range(0, len(codes), 4096))
 
 
 class ExactIndex:

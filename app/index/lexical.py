@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from app.errors import CorruptPart
 from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
+from app.index.arrays import load_array, save_array
 from app.index.postings import Postings, Statistics, Vocabulary, collect, frozen, sound, tokenize, tokenize_new
 from app.types import Floats, Mask, Rows
 
@@ -124,7 +125,7 @@ class LexicalIndex:
             "peaks": self._statistics.peaks,
         }
         for name, values in arrays.items():
-            np.save(folder / f"lexical.{name}.npy", values, allow_pickle=False)
+            save_array(folder / f"lexical.{name}.npy", values)
 
     @classmethod
     def load(cls, folder: Path) -> LexicalIndex:
@@ -134,7 +135,7 @@ class LexicalIndex:
         """
         try:
             return cls._load(folder)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptPart(f"lexical index: {error}") from error
 
     @classmethod
@@ -151,12 +152,12 @@ class LexicalIndex:
         if fields.shape != (2, 3) or not np.isfinite(fields).all() or (fields[:, 0] <= 0.0).any():
             raise ValueError("field statistics out of range")
         postings = Postings(
-            _mapped(folder, "starts", np.int64, (size + 1,)),
-            _mapped(folder, "rows", np.int32, (count,)),
-            _mapped(folder, "impacts", np.float32, (count, 2)),
+            frozen(load_array(folder / "lexical.starts.npy", np.int64, size + 1)),
+            frozen(load_array(folder / "lexical.rows.npy", np.int32, count)),
+            frozen(load_array(folder / "lexical.impacts.npy", np.float32, count, 2)),
         )
-        idf = _mapped(folder, "idf", np.float32, (size, 2))
-        peaks = _mapped(folder, "peaks", np.float32, (size, 2))
+        idf = frozen(load_array(folder / "lexical.idf.npy", np.float32, size, 2))
+        peaks = frozen(load_array(folder / "lexical.peaks.npy", np.float32, size, 2))
         if postings.starts[0] != 0 or postings.starts[-1] != count or not np.isfinite(idf).all():
             raise ValueError("postings and statistics do not fit each other")
         if not sound(postings.starts, postings.rows, postings.impacts, peaks, products):
@@ -250,12 +251,3 @@ class LexicalIndex:
             statistics.idf,
             statistics.fields,
         )
-
-
-def _mapped(folder: Path, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    path = folder / f"lexical.{name}.npy"
-    mode: Literal["r"] | None = None if 0 in shape else "r"  # an empty file cannot be mapped
-    values = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
-    if values.dtype != dtype or values.shape != shape or not values.flags.c_contiguous:
-        raise ValueError(f"{path.name} is {values.dtype} {values.shape}, expected {np.dtype(dtype)} {shape}")
-    return frozen(values)

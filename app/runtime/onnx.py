@@ -3,7 +3,9 @@
 On a CPU every text runs alone: dynamic int8 quantises activations per tensor, so a vector would otherwise depend on
 its batch mates (cosine 0.98 to 0.99 between alone and in a batch of 16), and a batch brings almost no speed there. One
 intra-op thread a session call: with int8 a second thread makes one query slower, and the second core serves another
-query meanwhile. On a GPU texts are padded to a fixed grid of shapes, because every new shape is slow once.
+query meanwhile. On a GPU texts are padded to a fixed grid of shapes, because every new shape is slow once; but for a
+model of dynamic int8, whose vectors would depend on batch mates and padding there as well: fp16 or fp32 is what belongs
+on a GPU.
 """
 
 from __future__ import annotations
@@ -32,22 +34,20 @@ _GRID_BATCH = (1, 2, 4, 8, 16, 32, 64)
 class OnnxEncoder:
     """`input_ids, attention_mask` (int64, [batch, tokens]) → `embedding` (float32, [batch, dimension], unit length)."""
 
-    def __init__(self, path: Path, provider: Provider = "auto", threads: int = 1) -> None:
+    def __init__(self, path: Path, provider: Provider = "auto", *, alone: bool = False) -> None:
         """Load the model. `provider="cuda"` raises EncoderUnavailable when no CUDA device can run it; "auto" falls back
-        to the CPU, and `self.provider` tells which was taken. Raises CorruptPart for a file that is no such model."""
+        to the CPU, and `self.provider` tells which was taken. `alone` runs every text by itself whatever the device.
+        Raises CorruptPart for a file that is no such model."""
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         # A spinning pool burns the core that the next query wants; with one thread there is no pool to wake anyway.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        wanted = _providers(provider)
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=wanted)
-        except Exception as error:
-            raise CorruptPart(f"{path.name}: ONNX Runtime refused it: {type(error).__name__}") from error
+        self._session = _session(path, options, _providers(provider))
+        self._alone = alone
         taken = self._session.get_providers()[0]
         self.provider = "cuda" if taken == "CUDAExecutionProvider" else "cpu"
         if provider == "cuda" and self.provider != "cuda":
@@ -62,7 +62,7 @@ class OnnxEncoder:
     @property
     def batches(self) -> bool:
         """Whether several texts at once are faster, and near enough to the same vectors, here."""
-        return self.provider == "cuda"
+        return self.provider == "cuda" and not self._alone
 
     def encode(self, token_ids: Sequence[Sequence[int]]) -> Floats:
         """Vectors of the token sequences, [n, dimension]; each row is independent of its neighbours on a CPU.
@@ -117,6 +117,18 @@ class OnnxEncoder:
             raise EncoderUnavailable(f"the encoder failed: {type(error).__name__}") from error
         vectors: Floats = np.asarray(output, dtype=np.float32)
         return vectors
+
+
+def _session(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        if len(providers) > 1:  # the model's fault or the device's (onnxruntime issue 21424)? The CPU tells.
+            return _session(path, options, providers[1:])
+        raise CorruptPart(f"{path.name}: ONNX Runtime refused it: {type(error).__name__}") from error
+    # Else ONNX Runtime moves a session whose provider fails to the CPU for good, and nobody is told.
+    session.disable_fallback()
+    return session
 
 
 def _providers(wanted: Provider) -> list[str]:

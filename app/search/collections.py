@@ -17,11 +17,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from app import metrics
-from app.errors import AisleError, BundleError, CorruptPart, NotFound, Unavailable
+from app.errors import AisleError, BadInput, BundleError, CorruptPart, NotFound, Unavailable
 from app.index import bundle
 from app.index.catalog import Catalog
 from app.index.dense import FaissIndex
 from app.index.lexical import LexicalIndex
+from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.embed import Encoder
 from app.search.rerank import Ranking
@@ -40,6 +41,7 @@ class Served:
     """One loaded version."""
 
     searcher: Searcher
+    info: CatalogueInfo
     content: Mapping[str, Any]
     loaded_at: float
 
@@ -95,7 +97,14 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
         encoder=encoder,
         ranking=Ranking.from_json(manifest.content.get("ranking")),
     )
-    return Served(searcher, manifest.content, time.time())
+    return Served(searcher, _info(manifest.content), manifest.content, time.time())
+
+
+def _info(content: Mapping[str, Any]) -> CatalogueInfo:
+    try:
+        return CatalogueInfo.from_json(content.get("catalogue") or {})
+    except (AttributeError, TypeError) as error:
+        raise CorruptPart(f"{bundle.MANIFEST}: catalogue ({error})") from error
 
 
 def golden_answers(searcher: Searcher, texts: list[str]) -> list[dict[str, Any]]:
@@ -114,16 +123,17 @@ def golden_answers(searcher: Searcher, texts: list[str]) -> list[dict[str, Any]]
 def warm(searcher: Searcher, folder: Path) -> None:
     """Run the golden queries until every stage is warm. Raises CorruptPart when they no longer give their answers."""
     try:
-        golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
-        expected = {one["query"]: one["ids"] for one in golden}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        golden = json.loads((folder / GOLDEN).read_bytes())
+        expected = {str(one["query"]): set(one["ids"]) for one in golden}
+        answers = golden_answers(searcher, list(expected))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput) as error:
         raise CorruptPart(f"{GOLDEN}: unreadable ({type(error).__name__})") from error
     searcher.encoder.warm()
     shares = []
-    for answer in golden_answers(searcher, list(expected)):
+    for answer in answers:
         wanted = expected[answer["query"]]
         if wanted:
-            shares.append(len(set(wanted) & set(answer["ids"])) / len(wanted))
+            shares.append(len(wanted & set(answer["ids"])) / len(wanted))
     if shares and float(np.mean(shares)) < _GOLDEN_OVERLAP:
         raise CorruptPart(f"{GOLDEN}: only {np.mean(shares):.0%} of the expected top ten are found again")
     _warm_beside(searcher, next(iter(expected), "warm"))

@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from app.errors import CorruptPart
+from app.index.bundle import file_digest
 from app.runtime.onnx import OnnxEncoder, Provider
 from app.types import Floats
 
@@ -17,6 +18,7 @@ MODEL = "encoder.onnx"
 PRODUCT_MODEL = "product_encoder.onnx"
 TOKENIZER = "tokenizer.json"
 DESCRIPTION = "encoder.json"
+_MOST = 65_536  # numbers of a vector, tokens of a text
 
 
 class Encoder:
@@ -24,17 +26,19 @@ class Encoder:
 
     def __init__(self, folder: Path, provider: Provider = "auto") -> None:
         """Load `encoder.onnx` (and `product_encoder.onnx` where the towers differ), `tokenizer.json` and
-        `encoder.json`. Raises CorruptPart when they do not fit together."""
+        `encoder.json`, which holds their digests. Raises CorruptPart when they do not fit together."""
         self.description: dict[str, Any] = _description(folder)
-        self.dimension = int(self.description["dimension"])
-        self.digest = str(self.description["sha256"][MODEL])
-        self._query_model = OnnxEncoder(folder / MODEL, provider)
-        two_towers = (folder / PRODUCT_MODEL).exists()
-        self._product_model = OnnxEncoder(folder / PRODUCT_MODEL, provider) if two_towers else self._query_model
+        self.dimension: int = self.description["dimension"]
+        # Of everything that a vector depends on, prefixes and limits too: cached vectors are kept under it.
+        self.digest = file_digest(folder / DESCRIPTION)
+        alone = self.description.get("precision") == "int8"
+        self._query_model = self._product_model = OnnxEncoder(folder / MODEL, provider, alone=alone)
+        if (folder / PRODUCT_MODEL).exists():
+            self._product_model = OnnxEncoder(folder / PRODUCT_MODEL, provider, alone=alone)
         self.provider = self._query_model.provider
         # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
-        self._query_tokens = _tokenizer(folder, int(self.description["max_query_tokens"]))
-        self._product_tokens = _tokenizer(folder, int(self.description["max_product_tokens"]))
+        self._query_tokens = _tokenizer(folder, self.description["max_query_tokens"])
+        self._product_tokens = _tokenizer(folder, self.description["max_product_tokens"])
         self._query_prefix = str(self.description.get("query_prefix", ""))
         self._product_prefix = str(self.description.get("product_prefix", ""))
         if self.queries(["probe"]).shape[1] != self.dimension:
@@ -62,12 +66,16 @@ class Encoder:
 
 def _description(folder: Path) -> dict[str, Any]:
     try:
-        value = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        for key in ("dimension", "max_query_tokens", "max_product_tokens", "sha256"):
-            value[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        value = dict(json.loads((folder / DESCRIPTION).read_bytes()))
+        for key in ("dimension", "max_query_tokens", "max_product_tokens"):
+            if not isinstance(value[key], int) or not 1 <= value[key] <= _MOST:
+                raise CorruptPart(f"{DESCRIPTION}: {key} is {value[key]!r}, not 1 to {_MOST}")
+        for name in (MODEL, PRODUCT_MODEL, TOKENIZER):
+            if (folder / name).exists() and file_digest(folder / name) != value["sha256"][name]:
+                raise CorruptPart(f"{name}: not the file that {DESCRIPTION} was written for (its sha256 differs)")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptPart(f"{DESCRIPTION}: not an encoder's description ({type(error).__name__})") from error
-    return dict(value)
+    return value
 
 
 def _tokenizer(folder: Path, longest: int) -> Tokenizer:

@@ -3,7 +3,6 @@ catalogue's schema."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import orjson
@@ -11,7 +10,7 @@ import orjson
 from app.errors import BadInput, NotFound
 from app.index.analysis import normalize_text
 from app.index.filters import Filter, canonical, parse
-from app.index.schema import Schema
+from app.index.schema import Schema, suggestion
 from app.search.rerank import Profile, Ranking
 from app.types import SearchRequest
 
@@ -70,9 +69,7 @@ def _check_fields(request: SearchRequest, schema: Schema) -> None:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
-    return f"{name[:64]!r} cannot be used here; {hint}"
+    return f"{name[:64]!r} cannot be used here{suggestion(name[:64], known)}"
 
 
 def _parts(request: SearchRequest, text: str | None, condition: Filter | None) -> bytes:

@@ -64,10 +64,12 @@ class Ranking:
         """Raises CorruptPart for a configuration that cannot rank."""
         try:
             profiles = {name: _profile(name, one) for name, one in value["profiles"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CorruptPart(f"manifest.json: ranking configuration ({error})") from error
         if not {"default", "lexical"} <= profiles.keys():
             raise CorruptPart("manifest.json: ranking needs the profiles default and lexical")
+        if profiles[TIER_LEXICAL].tier != TIER_LEXICAL:
+            raise CorruptPart("manifest.json: the profile lexical must rank by words alone")
         return cls(profiles)
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def rank(rows: Rows, features: Features, profile: Profile) -> Ranked:
 def _profile(name: str, value: Any) -> Profile:
     weights = tuple(float(value["weights"][feature]) for feature in NAMES)
     depth, floor = int(value["depth"]), float(value["floor"])
-    if len(value["weights"]) != len(NAMES) or not all(np.isfinite(weights)) or min(weights) < 0 or not any(weights):
+    if len(value["weights"]) != len(NAMES) or not np.isfinite(sum(weights)) or min(weights) < 0 or not any(weights):
         raise ValueError(f"weights of profile {name}")
     if not 1 <= depth <= 10_000 or not np.isfinite(floor):
         raise ValueError(f"depth or floor of profile {name}")

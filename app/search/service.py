@@ -172,16 +172,15 @@ class SearchService:
         """What the search page needs to know of each collection."""
         listed = []
         for name, served in self._collections.all().items():
-            about = served.content.get("catalogue") or {}
             schema = served.searcher.catalog.schema
             listed.append(
                 {
                     "name": name,
                     "version": served.searcher.version,
                     "products": len(served.searcher.catalog),
-                    "title": about.get("title") or name,
-                    "attribution": about.get("attribution") or "",
-                    "examples": about.get("examples") or [],
+                    "title": served.info.title or name,
+                    "attribution": served.info.attribution,
+                    "examples": list(served.info.examples),
                     "show_images": self._show_images,
                     "fields": [{"name": f.name, "type": f.type, "facet": f.facet} for f in schema.fields],
                 }

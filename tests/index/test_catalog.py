@@ -58,7 +58,7 @@ def test_a_row_and_its_id_find_each_other(catalog: Catalog) -> None:
     """Every id leads to its row and back; ids between, before and after the known ones lead nowhere."""
     assert len(catalog) == len(MADE)
     assert [catalog.row(product.id) for product in MADE] == list(range(len(MADE)))
-    assert catalog.ids(np.array([3, 1], dtype=np.int32)) == [MADE[3].id, MADE[1].id]
+    assert [catalog.id(row) for row in range(len(MADE))] == [product.id for product in MADE]
     assert [catalog.row(id) for id in ("", "a", "p00000x", "zzz", "\ud800")] == [None] * 5
 
 
@@ -79,7 +79,7 @@ def test_a_document_can_be_narrowed_to_named_fields(catalog: Catalog) -> None:
 
 def test_products_can_be_read_back(catalog: Catalog) -> None:
     """What the catalogue gives back as products carries every stored field under every id."""
-    back = list(catalog.products())
+    back = [Product(catalog.id(row), catalog.fields(row)) for row in range(len(catalog))]
     assert [product.id for product in back] == [product.id for product in MADE]
     assert [product.text("title") for product in back] == [product.text("title") for product in MADE]
 
@@ -224,7 +224,7 @@ def test_files_of_another_catalogue_do_not_mix_in(tmp_path: Path) -> None:
     Catalog.build(MADE, SCHEMA).save(tmp_path)
     Catalog.build(MADE[:-1], SCHEMA).save(other)
     (other / "catalog.3.number.npy").replace(tmp_path / "catalog.3.number.npy")
-    with pytest.raises(CorruptPart, match="expected 500 entries, found 499"):
+    with pytest.raises(CorruptPart, match=r"catalog\.3\.number\.npy: float64 \(499,\), expected float64 \(500\)"):
         Catalog.load(tmp_path)
 
 

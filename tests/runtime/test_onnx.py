@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from app.errors import CorruptPart, EncoderUnavailable
-from app.runtime.onnx import OnnxEncoder
+from app.runtime.onnx import OnnxEncoder, Provider
+from app.search.embed import Encoder
 from tests.tiny import DIMENSION
 
 TEXTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13], [1, 2, 3]]
@@ -39,8 +44,6 @@ def test_padding_to_the_grid_changes_nothing_but_rounding(encoder: OnnxEncoder) 
 
 def test_cuda_that_is_asked_for_and_not_there_is_an_error(tiny_encoder: Path) -> None:
     """Never a silent fall-back; "auto" falls back and says what it took."""
-    import onnxruntime
-
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("needs a machine without CUDA")
     with pytest.raises(EncoderUnavailable, match="CUDA"):
@@ -59,6 +62,74 @@ def test_a_session_that_fails_is_the_services_own_error(encoder: OnnxEncoder) ->
     """A token that the model does not know of: no foreign exception leaves the file."""
     with pytest.raises(EncoderUnavailable, match="failed"):
         encoder.encode([[10**9]])
+
+
+def test_a_failing_provider_does_not_move_the_session_unseen(
+    encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime would go on with a new session on the CPU, while `provider` and `batches` still speak of the GPU."""
+    session, tried = encoder._session, 0
+    held = session._sess
+
+    class Lost:
+        def __getattr__(self, name: str) -> object:
+            return getattr(held, name)
+
+        def run(self, *arguments: object) -> object:
+            nonlocal tried
+            tried += 1
+            raise EPFail("CUDA error 999")
+
+    monkeypatch.setattr(session, "_sess", Lost())
+    for _ in range(2):
+        with pytest.raises(EncoderUnavailable, match="EPFail"):
+            encoder.encode([[1]])
+    assert tried == 2
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_device_that_cannot_start_is_not_held_against_the_model(
+    wanted: Provider, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime raises where CUDA_PATH is set and CUDA is broken: "auto" takes the CPU, "cuda" says what is missing,
+    and a broken file is still a broken file."""
+    whole, tried = onnxruntime.InferenceSession, 0
+
+    def start(path: str, options: object, providers: list[str]) -> object:
+        nonlocal tried
+        if "CUDAExecutionProvider" in providers:
+            tried += 1
+            raise RuntimeError("CUDA_PATH is set but CUDA wasn't able to be loaded")
+        return whole(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", start)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    if wanted == "auto":
+        assert OnnxEncoder(tiny_encoder / "encoder.onnx", wanted).provider == "cpu"
+    else:
+        with pytest.raises(EncoderUnavailable, match="CUDA"):
+            OnnxEncoder(tiny_encoder / "encoder.onnx", wanted)
+    (tmp_path / "encoder.onnx").write_bytes(b"no model")
+    with pytest.raises(CorruptPart):
+        OnnxEncoder(tmp_path / "encoder.onnx", wanted)
+    assert tried == 2
+
+
+@pytest.mark.parametrize(("precision", "batches"), [("int8", False), ("fp16", True)])
+def test_a_quantised_model_encodes_every_text_alone_on_a_gpu_too(
+    precision: str, batches: bool, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamic int8 takes one scale a tensor: padding and company would change the vector, and so the score."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, folder)
+    description = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps({**description, "precision": precision}))
+    encoder = Encoder(folder, "cpu")
+    monkeypatch.setattr(encoder._query_model, "provider", "cuda")
+    assert encoder.batches is batches
 
 
 @pytest.mark.parametrize("fault", ["garbage", "absent", "other inputs", "other output"])

@@ -1,0 +1,33 @@
+"""Arrays in files, read by memory map: the catalogue's columns and the lexical index keep theirs so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import CorruptPart
+
+
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write one array in numpy's own format."""
+    np.save(path, array, allow_pickle=False)
+
+
+def load_array(path: Path, dtype: npt.DTypeLike, *shape: int | None) -> npt.NDArray[Any]:
+    """Map an array of this type and shape, None where any length will do; read-only, C order.
+
+    Raises CorruptPart naming the file when it is absent, no array, or another one than expected."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")  # np.load would open archives and pickles too
+    except Exception as error:  # the parser of the header lets out what it meets: TokenError, OverflowError, …
+        raise CorruptPart(f"{path.name}: cannot be read ({type(error).__name__})") from error
+    fits = len(array.shape) == len(shape) and all(
+        wanted is None or wanted == found for wanted, found in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype != np.dtype(dtype) or not fits or not array.flags.c_contiguous:
+        expected = "(" + ", ".join("any" if wanted is None else str(wanted) for wanted in shape) + ")"
+        raise CorruptPart(f"{path.name}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected}")
+    return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
