@@ -141,7 +141,10 @@ class Searcher:
         if profile.uses_dense and job.vector is None and not job.degraded:
             try:
                 job.vector = self.encoder.queries([job.text])[0]
-            except EncoderUnavailable:
+            except EncoderUnavailable as error:
+                if not profile.uses_words:  # as in a search: there is nothing to fall back to
+                    job.error = error
+                    return
                 job.degraded.append("encoder_error")
         if job.degraded:
             profile = self.ranking.profiles[TIER_LEXICAL]

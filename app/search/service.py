@@ -37,6 +37,7 @@ _TEXTS_A_SLICE = 2
 _IDS_A_SLICE = 256
 _RESCORE_DEADLINE_S = 60.0
 _SLICES_AT_ONCE = 4
+_SLICES_WAITING = 64  # of all items together; the others wait their turn here, in order, and are not refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class SearchService:
         self._batcher = batcher
         self._show_images = show_images
         self._flights: dict[bytes, _Flight] = {}
+        self._bulk = asyncio.Semaphore(_SLICES_WAITING)
         self.started = False
         self.draining = False
 
@@ -125,7 +127,7 @@ class SearchService:
         vector = vector_key(searcher.encoder.digest, query.text or "")
         if jobs:
             jobs[0].vector = self._cache.local_vector(vector)
-            await self._batcher.run(jobs[0], deadline=deadline, priority=Priority.BULK)
+            await self._run_slice(jobs[0], deadline)
             for job in jobs[1:]:
                 job.vector, job.degraded = jobs[0].vector, list(jobs[0].degraded)  # one item, one tier
             await self._run_some(jobs[1:], deadline)
@@ -243,7 +245,13 @@ class SearchService:
     async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:
         for start in range(0, len(jobs), _SLICES_AT_ONCE):
             some = jobs[start : start + _SLICES_AT_ONCE]
-            await asyncio.gather(*(self._batcher.run(job, deadline=deadline, priority=Priority.BULK) for job in some))
+            await asyncio.gather(*(self._run_slice(job, deadline) for job in some))
+
+    async def _run_slice(self, job: RescoreJob, deadline: float) -> None:
+        async with self._bulk:
+            await self._batcher.run(job, deadline=deadline, priority=Priority.BULK)
+        if job.error is not None:
+            raise job.error
 
     def _cached(self, value: bytes | None, searcher: Searcher) -> SearchAnswer | None:
         if value is None:

@@ -411,3 +411,33 @@ async def test_nothing_published_is_said_in_one_line(tmp_path: Path, client: Cli
     with pytest.raises(BundleError, match="aisle build"):
         async with client(tmp_path):
             pass
+
+
+async def test_many_streams_of_rescoring_wait_their_turn(tiny_bundles: Path, client: Client) -> None:
+    """Twelve streams of twenty lines with sixteen texts each, over a queue of 80: no line is refused."""
+    line = json.dumps({"query": "steel mug", "candidates": [{"text": f"mug {n}"} for n in range(16)]}) + "\n"
+    async with client(tiny_bundles, max_waiting=80) as http:
+
+        async def stream() -> list[dict[str, Any]]:
+            headers = {"content-type": "application/x-ndjson"}
+            response = await http.post("/v1/rescore", content=line * 20, headers=headers)
+            return [json.loads(answer) for answer in response.text.splitlines()]
+
+        for answers in await asyncio.gather(*(stream() for _ in range(12))):
+            assert [len(answer["results"]) for answer in answers] == [16] * 20
+
+
+async def test_a_profile_of_meaning_alone_has_no_words_to_rescore_by(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder fails: 503 from a rescoring as from a search."""
+
+    def fail(encoder: Encoder, texts: Sequence[str]) -> Floats:
+        raise EncoderUnavailable("gone")
+
+    async with client(tiny_bundles) as http:
+        monkeypatch.setattr(Encoder, "queries", fail)
+        item = {"query": "steel mug", "candidates": [{"id": "p001"}]}
+        rescored = await http.post("/v1/rescore", json={"items": [item], "profile": "dense"})
+        searched = await http.post("/v1/search", json={"query": "steel mug", "profile": "dense"})
+        assert (rescored.status_code, searched.status_code) == (503, 503)
