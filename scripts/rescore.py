@@ -26,6 +26,7 @@ from scripts.stored import add_bundle_arguments, open_version
 Row = dict[str, Any]
 _BATCH = 512
 _REMEMBERED_QUERIES = 4096
+_LONGEST_CELL = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     temporary = arguments.output.with_name(f".{arguments.output.name}.part")
     scorer = _Scorer(searcher, arguments.profile)
     with (
-        _writer(arguments.output, temporary) as write,
+        _writer(arguments.output, temporary, arguments.input) as write,
         output.progress("rescoring", unit="pairs") as tick,
         ThreadPoolExecutor(usable_cores()) as pool,
     ):
@@ -79,7 +80,7 @@ class _Scorer:
         return [{**row, **self._one(row)} for row in rows]
 
     def _one(self, row: Row) -> Row:
-        identifier, text = row.get("id"), row.get("text")
+        identifier, text = _value(row.get("id")), _value(row.get("text"))
         try:
             if not isinstance(row.get("query"), str):
                 raise BadInput("no query")
@@ -100,6 +101,13 @@ class _Scorer:
         return {"score": result.score, "error": result.error}
 
 
+def _value(cell: Any) -> Any:
+    """The cell as it was meant: a column of whole numbers with gaps comes out of a data frame as 7.0 and NaN."""
+    if not isinstance(cell, float):
+        return cell
+    return None if cell != cell else int(cell) if cell.is_integer() else cell
+
+
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
     iterator = iter(rows)
     while batch := list(islice(iterator, _BATCH)):
@@ -112,14 +120,12 @@ def _rows(path: Path) -> Iterator[Row]:
             for batch in pq.ParquetFile(path).iter_batches(_BATCH):
                 yield from batch.to_pylist()
         case "csv":
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                if "query" not in (reader.fieldnames or ()):
-                    raise BadInput(f"{path.name}: no column 'query'; there are {', '.join(reader.fieldnames or ())}")
-                yield from reader
+            yield from _csv_rows(path)
         case _:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
+                    if line.isspace():
+                        continue
                     try:
                         row = json.loads(line)
                     except ValueError as error:
@@ -129,12 +135,40 @@ def _rows(path: Path) -> Iterator[Row]:
                     yield row
 
 
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(_LONGEST_CELL)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        head = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=head.count), strict=True)
+        try:
+            if "query" not in (reader.fieldnames or ()):
+                raise BadInput(f"{path.name}: no column 'query'; there are {', '.join(reader.fieldnames or ())}")
+            for row in reader:
+                if None in row:
+                    raise csv.Error("more cells than columns")
+                yield row
+        except csv.Error as error:
+            raise BadInput(f"{path.name}:{reader.line_num}: {error}") from error
+
+
 @contextmanager
-def _writer(named: Path, path: Path) -> Iterator[Callable[[list[Row]], None]]:
-    """Yields what to call with each batch; the file is whole once the block ends."""
+def _writer(named: Path, path: Path, source: Path) -> Iterator[Callable[[list[Row]], None]]:
+    """Yields what to call with each batch; the file is whole once the block ends, and gone where the block fails."""
+    try:
+        with _opened(named, path, source) as write:
+            yield write
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _opened(named: Path, path: Path, source: Path) -> Iterator[Callable[[list[Row]], None]]:
     match _format(named):
         case "parquet":
-            with _ParquetFile(path) as parquet:
+            typed = _format(source) == "parquet"
+            with _ParquetFile(path, pq.read_schema(source) if typed else None) as parquet:
                 yield parquet.write
         case "csv":
             with path.open("w", newline="", encoding="utf-8") as file:
@@ -150,35 +184,52 @@ def _writer(named: Path, path: Path) -> Iterator[Callable[[list[Row]], None]]:
                 yield write_csv
         case _:
             with path.open("w", encoding="utf-8") as lines:
-                yield lambda rows: lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                # Dates and decimals, which Parquet has and JSON has not, become text.
+                yield lambda rows: lines.writelines(
+                    json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows
+                )
 
 
 class _ParquetFile:
-    """A Parquet file whose schema is that of its first batch."""
+    """A Parquet file with the given columns and types, or else those of its first batch, and score and error."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: pa.Schema | None) -> None:
         self._path = path
+        self._schema = None if kept is None else _with_results(kept)
         self._file: pq.ParquetWriter | None = None
 
     def __enter__(self) -> _ParquetFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._file is None:  # no rows are a table, too
+            self._open(_with_results(pa.schema([("query", pa.string())])))
         if self._file is not None:
             self._file.close()
 
     def write(self, rows: list[Row]) -> None:
-        names = [name for name in rows[0] if name not in ("score", "error")]
-        table = pa.table(
-            {
-                **{name: [row.get(name) for row in rows] for name in names},
-                "score": pa.array([row["score"] for row in rows], pa.float64()),
-                "error": pa.array([row["error"] for row in rows], pa.string()),
-            }
-        )
-        if self._file is None:
-            self._file = pq.ParquetWriter(self._path, table.schema)
-        self._file.write_table(table.cast(self._file.schema))
+        try:
+            if self._file is None:
+                self._open(_with_results(pa.Table.from_pylist(rows).schema))
+            assert self._file is not None
+            self._file.write_table(pa.Table.from_pylist(rows, schema=self._file.schema))
+        except pa.ArrowException as error:
+            raise BadInput(
+                f"{self._path.name[1:-5]}: a column changes its type ({error}); JSONL can hold it"
+            ) from error
+
+    def _open(self, schema: pa.Schema) -> None:
+        self._file = pq.ParquetWriter(self._path, self._schema or schema)
+
+
+def _with_results(kept: pa.Schema) -> pa.Schema:
+    """The columns that stay, and the results; a column that only has gaps so far is taken for one of texts."""
+    fields = [
+        pa.field(one.name, pa.string()) if pa.types.is_null(one.type) else one
+        for one in kept
+        if one.name not in ("score", "error")
+    ]
+    return pa.schema([*fields, pa.field("score", pa.float64()), pa.field("error", pa.string())])
 
 
 def _format(path: Path) -> str:

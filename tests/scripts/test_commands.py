@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import shutil
 from pathlib import Path
@@ -255,6 +256,80 @@ def test_a_file_of_pairs_is_rescored_as_online(form: str, tiny_bundles: Path, tm
     assert float(scored[12]["score"]) > 0
     assert scored[13]["error"] == "unknown product"
     assert scored[14]["error"] == "give an id or a text"
+
+
+def _rescored(given: Path, made: Path, bundles: Path) -> list[dict[str, Any]]:
+    assert aisle(["rescore", str(given), str(made), "--bundles", str(bundles)]) == 0
+    if made.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(made).to_pylist()
+        return rows
+    return [json.loads(line) for line in made.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_column_that_begins_with_a_thousand_gaps_is_kept(form: str, tiny_bundles: Path, tmp_path: Path) -> None:
+    """Ids first and texts later, as a union of two tables has them, whatever wrote the file."""
+    rows: list[dict[str, Any]] = [{"query": "mug", "id": "p000", "text": None}] * 1000
+    rows.append({"query": "mug", "id": None, "text": "a steel mug"})
+    given = tmp_path / f"in.{form}"
+    if form == "jsonl":
+        tiny.write_catalogue(given, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), given)
+    scored = _rescored(given, tmp_path / "out.parquet", tiny_bundles)
+    assert len(scored) == 1001
+    assert scored[-1]["text"] == "a steel mug" and scored[-1]["score"] > 0
+
+
+def test_a_table_of_no_pairs_gives_a_table_of_no_scores(tiny_bundles: Path, tmp_path: Path) -> None:
+    """A night without pairs is not a failure, and the file is there."""
+    pq.write_table(
+        pa.table({"query": pa.array([], pa.string()), "id": pa.array([], pa.int64())}), tmp_path / "i.parquet"
+    )
+    assert _rescored(tmp_path / "i.parquet", tmp_path / "o.parquet", tiny_bundles) == []
+    assert pq.read_schema(tmp_path / "o.parquet").names == ["query", "id", "score", "error"]
+
+
+def test_ids_and_dates_of_a_data_frame_come_through(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Integer ids with gaps are floats there, gaps are NaN, and JSON has no dates."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", [{"id": 7, "title": "steel mug"}])
+    assert _build(catalogue, tiny_encoder, tmp_path / "b") == 0
+    day = datetime.date(2026, 1, 2)
+    table = {"query": ["mug"] * 2, "id": [7.0, float("nan")], "text": [None, "a mug"], "day": [day, day]}
+    pq.write_table(pa.table(table), tmp_path / "in.parquet")
+    scored = _rescored(tmp_path / "in.parquet", tmp_path / "out.jsonl", tmp_path / "b")
+    assert [row["error"] for row in scored] == [None, None]
+    assert scored[0]["day"] == "2026-01-02"
+
+
+def test_pairs_as_editors_and_spreadsheets_write_them(tiny_bundles: Path, tmp_path: Path, capsys: Told) -> None:
+    """Byte order marks, blank lines, semicolons and long cells are read."""
+    (tmp_path / "i.jsonl").write_text('\ufeff{"query": "mug", "id": "p000"}\n\n{"query": "mug", "id": "p001"}\n')
+    assert len(_rescored(tmp_path / "i.jsonl", tmp_path / "o.jsonl", tiny_bundles)) == 2
+    (tmp_path / "i.csv").write_text(f'query;text\nmug;"{"steel mug; " * 20_000}"\n')
+    assert len(_rescored(tmp_path / "i.csv", tmp_path / "o.jsonl", tiny_bundles)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("i.csv", "query,id\nmug,p000\nmug,p001,more\n", "i.csv:3: more cells"),
+        ("i.csv", "query,id\nmug,p000\nmug," + "x" * 1_100_000, "field larger than field limit"),
+        ("i.jsonl", '{"query": "mug", "id": "p000"}\noops\n', "i.jsonl:2: not JSON"),
+        ("i.jsonl", '{"query": "mug", "id": "p000"}\n{"query": ["mug"], "id": "p000"}\n', "changes its type"),
+        ("absent.csv", None, "absent.csv"),
+    ],
+)
+def test_a_rescoring_that_fails_says_where_and_leaves_nothing(
+    name: str, content: str | None, said: str, tiny_bundles: Path, tmp_path: Path, capsys: Told
+) -> None:
+    """One line with the file's name, no traceback, no half of an output."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    before = sorted(tmp_path.iterdir())
+    assert aisle(["rescore", str(tmp_path / name), str(tmp_path / "o.parquet"), "--bundles", str(tiny_bundles)]) == 1
+    assert said in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
