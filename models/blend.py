@@ -91,7 +91,7 @@ def fit_weights(
     scores = np.array([_ndcg(examined[query_id], grid, qrels[query_id], gain) for query_id in query_ids])
     best = int(np.argmax(scores.mean(axis=0).round(9)))
     difference = scores[:, best] - scores[:, 0]
-    if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
+    if len(difference) < 2 or difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
         best = 0
     return tuple(float(weight) for weight in grid[best])
 
@@ -112,15 +112,21 @@ def _ndcg(one: Examined, grid: Floats, grades: Mapping[str, float], gain: Gain) 
 def fit_profile_link(
     examined: Mapping[str, Examined], query_ids: Iterable[str], weights: Sequence[float], gain: Gain
 ) -> Link:
-    """Platt's link over the judged pairs of the queries, each query weighing the same."""
-    raws, labels, pair_weights = [], [], []
+    """Platt's link over the judged pairs of the queries, each pair weighing the same. Raises ValueError where nothing
+    is judged, or everything alike."""
+    raws, labels = [], []
     for query_id in query_ids:
         one = examined[query_id]
         if len(one.judged_rows):
             raws.append(one.judged_features @ np.array(weights))
             labels.append(one.grades >= gain.relevant_at)
-            pair_weights.append(np.full(len(one.judged_rows), 1.0))
-    link = fit_link(np.concatenate(raws), np.concatenate(labels).astype(float), np.concatenate(pair_weights))
+    if not raws:
+        raise ValueError("none of the judged products is in this catalogue: are the product ids the same?")
+    known = np.concatenate(labels)
+    if known.all() or not known.any():
+        which = "relevant" if known.any() else "irrelevant"
+        raise ValueError(f"all {len(known):,} judged pairs are {which} (grade {gain.relevant_at:g} on): nothing to fit")
+    link = fit_link(np.concatenate(raws), known.astype(float))
     return Link(link.slope, link.intercept, True)
 
 

@@ -31,7 +31,8 @@ from app.search.searcher import Searcher
 from app.types import Floats, Product
 from models.blend import default_ranking, examine, fit_ranking
 from models.encode import product_vectors
-from models.relevance import Gain, Qrels, Queries
+from models.relevance import Gain, Queries
+from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.readers import open_catalogue
 
@@ -53,11 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reuse", metavar="VERSION", help="take vectors of unchanged texts from this version, or 'current'"
     )
-    parser.add_argument("--queries", type=Path, help="judged queries (query_id<TAB>text): fit the ranking to this shop")
-    parser.add_argument("--qrels", type=Path, help="their judgements (query_id<TAB>product_id<TAB>grade)")
-    parser.add_argument(
-        "--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)"
-    )
+    judged = parser.add_argument_group("judgements", "fit the ranking and the probabilities to this shop")
+    add_judgement_arguments(judged, required=False)
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
 
 
@@ -259,7 +257,7 @@ def _ranking(
 ) -> tuple[Ranking, dict[str, Any] | None]:
     if arguments.queries is None:
         return default_ranking(), None
-    queries, qrels = Queries.load(arguments.queries), Qrels.load(arguments.qrels)
+    queries, qrels = load_judgements(arguments, output)
     gain = Gain(relevant_at=arguments.relevant_at)
     output.say(f"fitting the ranking to {len(queries)} judged queries")
     examined = examine(searcher, queries, qrels)

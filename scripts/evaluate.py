@@ -21,7 +21,6 @@ from models.relevance import (
     Evaluation,
     Gain,
     Qrels,
-    Queries,
     Run,
     compare_all,
     comparison_table,
@@ -31,6 +30,7 @@ from models.relevance import (
     query_folds,
     random_order,
 )
+from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.stored import add_bundle_arguments, open_version
 
@@ -40,14 +40,10 @@ FOLDS = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle_arguments(parser)
-    parser.add_argument("--queries", type=Path, required=True, help="query_id<TAB>text")
-    parser.add_argument("--qrels", type=Path, required=True, help="query_id<TAB>product_id<TAB>grade")
+    add_judgement_arguments(parser, required=True)
     parser.add_argument("--profile", default="default", help="the profile to hold against the legs (default: default)")
     parser.add_argument("--gain", choices=("exp", "linear"), default="exp", help="2^grade - 1, or grade - shift")
     parser.add_argument("--shift", type=float, default=0.0, help="subtracted from every grade (default: 0)")
-    parser.add_argument(
-        "--relevant-at", type=float, default=2.0, help="least grade that counts as relevant (default: 2)"
-    )
     parser.add_argument("--judged-only", action="store_true", help="rank judged products only")
     parser.add_argument("--run-out", type=Path, help="write the profile's ranking as a TREC run")
 
@@ -55,12 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, output: Output) -> int:
     served = open_version(arguments)
     searcher = served.searcher
-    queries, qrels = Queries.load(arguments.queries), Qrels.load(arguments.qrels)
+    queries, qrels = load_judgements(arguments, output)
     gain = Gain(arguments.gain, arguments.shift, arguments.relevant_at)
     query_ids = [query_id for query_id in queries if query_id in qrels]
     if not query_ids:
         raise ValueError("none of the queries has judgements")
     texts = {query_id: queries[query_id] for query_id in query_ids}
+    _check_held(searcher, qrels, query_ids, output)
     fitted = served.content.get("judgements") or {}
     seen = fitted.get("qrels") == qrels.digest and arguments.profile in ("default", "lexical", "dense")
 
@@ -83,8 +80,29 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     calibration = _calibration(searcher, held, texts, qrels, gain, arguments.profile, seen)
     if arguments.run_out:
         runs[arguments.profile].write_trec(arguments.run_out)
-    _report(output, served.searcher.version, evaluations, arguments.profile, calibration, seen)
+    note = _note(arguments.profile, fitted=bool(fitted), seen=seen)
+    _report(output, served.searcher.version, evaluations, arguments.profile, calibration, seen, note)
     return 0
+
+
+def _check_held(searcher: Searcher, qrels: Qrels, query_ids: list[str], output: Output) -> None:
+    """Raises ValueError where the catalogue holds none of the judged products: the ids are of another catalogue."""
+    products = [product_id for query_id in query_ids for product_id in qrels[query_id]]
+    lacking = sum(searcher.catalog.row(product_id) is None for product_id in products)
+    if lacking == len(products):
+        raise ValueError(f"none of the {lacking:,} judged products is in this version, such as {products[0]!r}")
+    if lacking:
+        output.warn(f"{lacking:,} of {len(products):,} judged products are not in this version: they count as missed")
+
+
+def _note(profile: str, *, fitted: bool, seen: bool) -> str:
+    if seen and profile == "default":
+        return "default is out-of-fold: weights and link fitted on the other four fifths of the queries"
+    if seen:
+        return f"the version was fitted to these judgements; the probabilities of {profile} are out-of-fold"
+    if fitted:
+        return "the version was fitted to other judgements: a query that is in both is not held out"
+    return "the version was not fitted to any judgements"
 
 
 def _folded(
@@ -112,8 +130,9 @@ def _calibration(
     gain: Gain,
     profile: str,
     seen: bool,
-) -> dict[str, Any]:
-    """Probabilities of the judged pairs against their labels; out-of-fold where the link was fitted on them."""
+) -> dict[str, Any] | None:
+    """Probabilities of the judged pairs against their labels; out-of-fold where the link was fitted on them. None where
+    the labels are all alike, as those of clicks are."""
     parts = _folded(examined, texts, qrels, gain) if seen else [(searcher.ranking, tuple(texts))]
     probabilities, labels, ids = [], [], []
     for ranking, test in parts:
@@ -123,7 +142,10 @@ def _calibration(
             probabilities.append(shape.link.probability(one.judged_features @ np.array(shape.weights)))
             labels.append(one.grades >= gain.relevant_at)
             ids += [query_id] * len(one.grades)
-    pairs = evaluate_pairs(np.concatenate(probabilities), np.concatenate(labels).astype(float), ids)
+    relevant = np.concatenate(labels)
+    if relevant.all() or not relevant.any():
+        return None
+    pairs = evaluate_pairs(np.concatenate(probabilities), relevant.astype(float), ids)
     return {
         "pairs": pairs.n_pairs,
         "base_rate": pairs.base_rate,
@@ -136,7 +158,13 @@ def _calibration(
 
 
 def _report(
-    output: Output, version: str, evaluations: list[Evaluation], profile: str, calibration: dict[str, Any], seen: bool
+    output: Output,
+    version: str,
+    evaluations: list[Evaluation],
+    profile: str,
+    calibration: dict[str, Any] | None,
+    seen: bool,
+    note: str,
 ) -> None:
     table = evaluation_table(evaluations)
     by_name = {one.name: one for one in evaluations}
@@ -147,10 +175,11 @@ def _report(
         for one in compare_all(by_name[leg], [by_name[profile]], ("ndcg@10", "recall@100"))
     ]
     against = comparison_table(comparisons)
-    note = (
-        "default is out-of-fold: weights and link fitted on the other four fifths of the queries"
-        if seen
-        else ("the version was not fitted to these judgements")
+    calibrated = (
+        f"calibration over {calibration['pairs']:,} judged pairs: error {calibration['calibration_error']:.3f}, "
+        f"Brier {calibration['brier']:.3f}, skill over the base rate {calibration['brier_skill']:.3f}"
+        if calibration
+        else "no calibration: the judged products of this version are all relevant, or all irrelevant"
     )
     text = "\n".join(
         [
@@ -160,13 +189,13 @@ def _report(
             "",
             against.text(),
             "",
-            f"calibration over {calibration['pairs']:,} judged pairs: error {calibration['calibration_error']:.3f}, "
-            f"Brier {calibration['brier']:.3f}, skill over the base rate {calibration['brier_skill']:.3f}",
+            calibrated,
         ]
     )
     value = {
         "version": version,
         "out_of_fold": seen,
+        "note": note,
         "table": json.loads(table.json()),
         "comparisons": json.loads(against.json()),
         "calibration": calibration,

@@ -131,7 +131,8 @@ class Qrels(Mapping[str, Mapping[str, float]]):
             if before != grade:
                 if duplicates == "refuse":
                     raise JudgementError(
-                        f"{where}: ({query_id!r}, {product_id!r}) is graded {grade:g} here and {before:g} before"
+                        f"{where}: ({query_id!r}, {product_id!r}) is graded {grade:g} here and {before:g} before;"
+                        " duplicates 'max' or 'last' would keep one"
                     )
                 conflicting.add((query_id, product_id))
             row[product_id] = max(before, grade) if duplicates == "max" else grade

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.cli import main as aisle
+from tests import tiny
 from tests.conftest import DATA
 
 ESCI = DATA / "esci"
@@ -71,3 +72,68 @@ def test_judgements_without_a_known_query_are_refused(shipped_bundles: Path, tmp
     (tmp_path / "q.tsv").write_text("other\tsomething\n")
     command = ["evaluate", "--bundles", str(shipped_bundles), "--queries", str(tmp_path / "q.tsv")]
     assert aisle([*command, "--qrels", str(ESCI / "dev.qrels.tsv")]) == 1
+
+
+def _judged(folder: Path, qrels: str, queries: str = "q1\tsteel mug\nq2\tbright lamp\n") -> list[str]:
+    (folder / "q.tsv").write_text(queries)
+    (folder / "r.tsv").write_text(qrels)
+    return ["--queries", str(folder / "q.tsv"), "--qrels", str(folder / "r.tsv")]
+
+
+def _evaluated(bundles: Path, judged: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
+    assert aisle(["evaluate", "--bundles", str(bundles), *judged, "--json"]) == 0
+    said = capsys.readouterr()
+    value: dict[str, Any] = json.loads(said.out)
+    return value, said.err
+
+
+def test_a_pair_graded_twice_is_refused_until_a_grade_is_chosen(
+    tiny_bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The refusal names the way out; with it the file is read and the conflicts are counted aloud."""
+    judged = _judged(tmp_path, "q1\tp005\t1\nq1\tp011\t0\nq1\tp005\t3\nq2\tp004\t2\n")
+    assert aisle(["evaluate", "--bundles", str(tiny_bundles), *judged]) == 1
+    assert "duplicates 'max' or 'last'" in capsys.readouterr().err
+    value, said = _evaluated(tiny_bundles, [*judged, "--duplicates", "max"], capsys)
+    assert value["calibration"]["pairs"] == 3
+    assert "1 pairs are graded differently" in said
+
+
+def test_judgements_of_another_catalogue_are_refused(
+    tiny_bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids that are all unknown are a mix-up, not a bad ranking; some unknown ones are counted aloud."""
+    judged = _judged(tmp_path, "q1\tx1\t3\nq2\tx2\t0\n")
+    assert aisle(["evaluate", "--bundles", str(tiny_bundles), *judged]) == 1
+    assert "none of the 2 judged products is in this version, such as 'x1'" in capsys.readouterr().err
+    judged = _judged(tmp_path, "q1\tx1\t3\nq1\tp005\t3\nq2\tp004\t0\n")
+    assert "1 of 3 judged products are not in this version" in _evaluated(tiny_bundles, judged, capsys)[1]
+
+
+def test_clicks_are_measured_without_a_calibration(
+    tiny_bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where every judged product is relevant a ranking can be measured, but not a probability."""
+    value, _ = _evaluated(tiny_bundles, _judged(tmp_path, "q1\tp005\t3\nq2\tp004\t3\n"), capsys)
+    assert value["calibration"] is None
+    assert value["note"] == "the version was not fitted to any judgements"
+
+
+def test_the_note_says_what_the_version_was_fitted_to(
+    tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The very judgements are out-of-fold; others, which may hold the same queries, are not called unseen."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products())
+    queries = "".join(
+        f"q{number}\t{word} mug\n" for number, word in enumerate(("steel", "red", "quiet", "small", "big"))
+    )
+    grades = "".join(
+        f"q{number}\tp005\t{3 * (number % 2)}\nq{number}\tp011\t3\nq{number}\tp004\t0\n" for number in range(5)
+    )
+    judged = _judged(tmp_path, grades, queries)
+    build = ["build", str(catalogue), "--encoder", str(tiny_encoder), "--bundles", str(tmp_path / "b")]
+    assert aisle([*build, *judged]) == 0
+    capsys.readouterr()
+    assert _evaluated(tmp_path / "b", judged, capsys)[0]["note"].startswith("default is out-of-fold")
+    more = _judged(tmp_path, grades + "q1\tp017\t1\n", queries)
+    assert "other judgements" in _evaluated(tmp_path / "b", more, capsys)[0]["note"]
