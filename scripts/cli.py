@@ -11,7 +11,7 @@ from app import __version__
 from app.errors import AisleError, BundleError
 from scripts.output import Output
 
-DONE, FAILED, WRONG_USAGE, REFUSED = 0, 1, 2, 3
+DONE, FAILED, WRONG_USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
 # name → (module, one line of help); modules are imported on use, so that `aisle --help` answers at once.
 COMMANDS = {
@@ -40,7 +40,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         one = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        one.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        one.add_argument("--json", action="store_true", help="print the result, or the error, as one JSON object")
         if only in (None, name):
             import_module(module).add_arguments(one)
     return top
@@ -54,18 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Output(as_json=parsed.json)
     try:
         return int(import_module(COMMANDS[parsed.command][0]).run(parsed, output))
-    except BundleError as error:
-        output.warn(f"refused: {error.detail}")
-        return REFUSED
-    except AisleError as error:
-        output.warn(error.detail)
-        return FAILED
-    except (OSError, ValueError) as error:
-        output.warn(str(error))
-        return FAILED
     except KeyboardInterrupt:
-        output.warn("interrupted")
-        return 130
+        output.fail("interrupted", INTERRUPTED)
+        return INTERRUPTED
+    except (AisleError, OSError, ValueError) as error:
+        code = REFUSED if isinstance(error, BundleError | PermissionError) else FAILED
+        output.fail(("refused: " if code == REFUSED else "") + str(error), code)
+        return code
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ class Output:
         """A line that must be seen, with --json too."""
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
+    def fail(self, text: str, exit_code: int) -> None:
+        """Why there is no result; with --json an object on standard output, too, so that there always is one."""
+        print(f"aisle: {text}", file=sys.stderr, flush=True)
+        if self._json:
+            print(json.dumps({"error": text, "exit_code": exit_code}, ensure_ascii=False), flush=True)
+
     def result(self, value: Any, text: str) -> None:
         """What the command was for."""
         print(json.dumps(value, ensure_ascii=False, default=str) if self._json else text, flush=True)

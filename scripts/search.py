@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from time import perf_counter
+from typing import Any
 
 from app.search.searcher import SearchJob
 from app.types import SearchRequest
@@ -14,11 +15,24 @@ from scripts.stored import add_bundle_arguments, open_version
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", help="what a shopper would type")
-    parser.add_argument("-k", type=int, default=10, help="how many products (default: 10)")
+    parser.add_argument("-k", type=_count, default=10, help="how many products (default: 10)")
     parser.add_argument("--profile", default="default", help="default, lexical or dense")
-    parser.add_argument("--filter", type=json.loads, help='such as \'{"field": "brand", "in": ["Sony"]}\'')
+    parser.add_argument("--filter", type=_condition, help='such as \'{"field": "brand", "in": ["Sony"]}\'')
     parser.add_argument("--explain", action="store_true", help="show what each feature brought to the score")
     add_bundle_arguments(parser)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of products, from 1 on")
+    return int(text)
+
+
+def _condition(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:

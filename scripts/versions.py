@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             )
         except BundleError:
             rows.append({"version": version, "served": version == current, "intact_manifest": False})
+    rows.sort(key=lambda row: str(row.get("created", "")))  # a name orders the days, not the versions of one day
     lines = [
         f"{'*' if row['served'] else ' '} {row['version']}  {row.get('created', 'manifest unreadable')}  "
         + (f"{row['products']:,} products" if row.get("products") is not None else "")

@@ -368,3 +368,63 @@ def test_many_products_of_one_text_are_no_fault_of_the_index() -> None:
     alike[100:] *= -1
     with pytest.raises(BundleError, match="exact top 100"):
         _recall_probe(Backwards(alike), alike)
+
+
+def test_versions_are_listed_in_the_order_of_their_making(tiny_bundles: Path, tmp_path: Path, capsys: Told) -> None:
+    """Also those of one day, whose names do not tell."""
+    store = BundleStore(tmp_path / "b")
+    day = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    made = []
+    for hour in range(8):
+        with store.building() as folder:
+            made.append(store.seal(folder, {"products": hour}, day.replace(hour=hour)))
+    assert made != sorted(made), "the control: names alone would not do"
+    assert aisle(["versions", "--bundles", str(tmp_path / "b"), "--json"]) == 0
+    assert [row["version"] for row in _told(capsys)["versions"]] == made
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["publish", "20200101-00000000", "--bundles", "BUNDLES"], 1, "no version"),
+        (["search", "mug", "--bundles", "BUNDLES", "--profile", "best"], 1, "no profile 'best'"),
+        (["versions", "--bundles", "BUNDLES", "--collection", "Shop"], 3, "refused: a collection's name"),
+    ],
+)
+def test_with_json_an_error_is_an_object_too(
+    words: list[str], code: int, said: str, tiny_bundles: Path, capsys: Told
+) -> None:
+    """A script reads one JSON object from standard output however the command ends; people read the other stream."""
+    words = [str(tiny_bundles) if word == "BUNDLES" else word for word in words]
+    assert aisle(words) == code
+    told = capsys.readouterr()
+    assert not told.out and said in told.err and "warning" not in told.err
+    assert aisle([*words, "--json"]) == code
+    told = capsys.readouterr()
+    value = json.loads(told.out)
+    assert value["exit_code"] == code and said in value["error"] and said in told.err
+
+
+def test_a_folder_that_may_not_be_written_is_exit_code_three(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    """Permission is a refusal; a full disk, whoever notices it, is a failure in one line that leaves nothing behind."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(3))
+    for error, code in ((PermissionError(13, "Permission denied", "b"), 3), (RuntimeError("write error"), 1)):
+
+        def write_index(index: object, path: str, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("app.index.dense.faiss.write_index", write_index)
+        assert _build(catalogue, tiny_encoder, tmp_path / "b") == code
+        assert "Traceback" not in capsys.readouterr().err
+        assert not list((tmp_path / "b").iterdir())
+
+
+@pytest.mark.parametrize("option", [["-k", "0"], ["-k", "-3"], ["-k", "ten"], ["--filter", "{brand"]])
+def test_an_option_that_cannot_be_meant_is_wrong_usage(option: list[str], tiny_bundles: Path, capsys: Told) -> None:
+    """No answer of nothing for nought products; a filter that is not JSON is told so."""
+    with pytest.raises(SystemExit) as ended:
+        aisle(["search", "mug", "--bundles", str(tiny_bundles), *option])
+    assert ended.value.code == 2
+    assert {"-k": "from 1 on", "--filter": "not JSON"}[option[0]] in capsys.readouterr().err
