@@ -194,10 +194,9 @@ def _old_vectors(store: BundleStore, version: str, encoder: Encoder) -> dict[byt
         raise BadInput("--reuse current: nothing is published yet")
     manifest: Manifest = store.verify(name)
     folder = store.path(name)
-    expected = encoder.description["sha256"]
-    for part, digest in expected.items():
-        if part in manifest.parts and manifest.parts[part][0] != digest:
-            raise BadInput(f"--reuse {name}: it was made with another encoder ({part} differs)")
+    # The description holds the digests of model and tokenizer, the prefixes and the token limits.
+    if manifest.parts[DESCRIPTION][0] != encoder.digest:
+        raise BadInput(f"--reuse {name}: it was made with another encoder ({DESCRIPTION} differs)")
     index = FaissIndex.load(folder)
     hashes = np.load(folder / HASHES, allow_pickle=False)
     return {bytes(digest): index.vector(row) for row, digest in enumerate(hashes)}
