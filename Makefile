@@ -131,12 +131,15 @@ $(TRAINING): pyproject.toml requirements/build.lock requirements/train.lock requ
 		--editable .
 	@rm $(TRAIN_VENV)/.installing && touch $@
 
-$(ESCI_BUNDLE): $(ESCI) $(MODEL_FILES) $(BUNDLE_CODE)
-	@$(AISLE) build data/esci/products.jsonl.gz --mapping data/esci/mapping.toml --bundles $(BUNDLES) \
-		--queries data/esci/dev.queries.tsv --qrels data/esci/dev.qrels.tsv
+# Unchanged texts keep their vectors; a bundle of another encoder or format cannot be reused, and is built anew.
+define build
+	@command="$(AISLE) build $(1)/products.jsonl.gz --mapping $(1)/mapping.toml --bundles $(BUNDLES) $(2)"; \
+		if test -e $@; then $$command --reuse current || $$command; else $$command; fi
 	@touch $@
+endef
+
+$(ESCI_BUNDLE): $(ESCI) $(MODEL_FILES) $(BUNDLE_CODE)
+	$(call build,data/esci,--queries data/esci/dev.queries.tsv --qrels data/esci/dev.qrels.tsv)
 
 $(RETAIL_BUNDLE): $(RETAIL) $(MODEL_FILES) $(BUNDLE_CODE)
-	@$(AISLE) build data/retail/products.jsonl.gz --mapping data/retail/mapping.toml --bundles $(BUNDLES) \
-		--collection retail
-	@touch $@
+	$(call build,data/retail,--collection retail)
