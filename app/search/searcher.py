@@ -24,7 +24,7 @@ from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
-from app.search.rerank import Profile, Ranked, Ranking, rank
+from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
 from app.types import (
     TIER_BROWSE,
     TIER_LEXICAL,
@@ -150,8 +150,16 @@ class Searcher:
             profile = self.ranking.profiles[TIER_LEXICAL]
         words = self.words.parse(job.text)
         vector = job.vector if profile.uses_dense else None
-        for offset, candidate in enumerate(job.candidates):
-            job.results.append(self._rescore_one(job.start + offset, candidate, words, vector, profile))
+        rows = [None if one.id is None else self.catalog.row(one.id) for one in job.candidates]
+        held = np.array([row for row in rows if row is not None], dtype=np.int32)
+        scores = iter(_probabilities(features.of_rows(held, self.words, words, self.vectors, vector), profile))
+        for index, (candidate, row) in enumerate(zip(job.candidates, rows, strict=True), job.start):
+            if candidate.id is None:
+                job.results.append(self._rescore_text(index, candidate.text or "", words, vector, profile))
+            elif row is None:
+                job.results.append(RescoreResult(index, error="unknown product"))
+            else:
+                job.results.append(RescoreResult(index, score=next(scores)))
 
     def similar(self, product_id: str, k: int) -> SearchAnswer:
         """The nearest neighbours of a product; score = mean cosine of its vector with the neighbour's title and whole
@@ -309,33 +317,30 @@ class Searcher:
             raise EncoderUnavailable(f"profile {wanted.name!r} has no words to fall back to")
         return self.ranking.profiles[TIER_LEXICAL]
 
-    def _rescore_one(
-        self, index: int, candidate: RescoreCandidate, words: LexicalQuery, vector: Floats | None, profile: Profile
+    def _rescore_text(
+        self, index: int, given: str, words: LexicalQuery, vector: Floats | None, profile: Profile
     ) -> RescoreResult:
-        missing: tuple[str, ...] = ()
-        if candidate.id is not None:
-            row = self.catalog.row(candidate.id)
-            if row is None:
-                return RescoreResult(index, error="unknown product")
-            known = features.of_rows(np.array([row], dtype=np.int32), self.words, words, self.vectors, vector)
-        else:
-            text = normalize_text(candidate.text or "")
-            if not text:
-                return RescoreResult(index, error="empty text")
-            try:
-                product = None if vector is None else self.encoder.products([text])[0]
-            except EncoderUnavailable:
-                return RescoreResult(index, error="encoder not available")
-            known = features.of_text(text, text, product, self.words, words, vector)
-            missing = self.catalog.schema.text_roles_beyond_title()
-        raw = rank(np.zeros(1, dtype=np.int32), known, profile).raw
-        return RescoreResult(index, score=float(profile.link.probability(raw)[0]), missing_fields=missing)
+        text = normalize_text(given)
+        if not text:
+            return RescoreResult(index, error="empty text")
+        try:
+            product = None if vector is None else self.encoder.products([text])[0]
+        except EncoderUnavailable:
+            return RescoreResult(index, error="encoder not available")
+        known = features.of_text(text, text, product, self.words, words, vector)
+        missing = self.catalog.schema.text_roles_beyond_title()
+        return RescoreResult(index, score=_probabilities(known, profile)[0], missing_fields=missing)
 
     def _row(self, product_id: str) -> int:
         row = self.catalog.row(product_id)
         if row is None:
             raise NotFound(f"no product {product_id[:128]!r}")
         return row
+
+
+def _probabilities(known: features.Features, profile: Profile) -> list[float]:
+    scores: list[float] = profile.link.probability(raw_scores(contributions(known, profile))).tolist()
+    return scores
 
 
 def _relaxed(condition: Filter | None, name: str) -> Filter | None:
