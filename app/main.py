@@ -29,8 +29,6 @@ from app.search.service import SearchService
 from app.settings import Settings
 
 _log = logging.getLogger("aisle")
-_MOST_ON_CPU = 4  # per worker and take: int8 on a CPU gains nothing from a batch, only wake-ups are saved
-_MOST_ON_GPU = 64
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -45,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     batcher: Batcher[Job] = Batcher(
         process,
         workers=settings.workers or usable_cores(),
-        max_batch=settings.max_batch or (_MOST_ON_GPU if settings.provider == "cuda" else _MOST_ON_CPU),
+        max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
     )
     service = SearchService(collections, cache, batcher, show_images=settings.show_images)

@@ -49,11 +49,11 @@ class Batcher(Generic[Job]):
     job itself; what it raises fails all jobs of that list. All methods belong to the event loop's thread."""
 
     def __init__(
-        self, process: Callable[[Sequence[Job]], None], *, workers: int, max_batch: int, max_waiting: int
+        self, process: Callable[[Sequence[Job]], None], *, workers: int, max_waiting: int, max_batch: int = 0
     ) -> None:
         self._process = process
         self._workers = workers
-        self._max_batch = max_batch
+        self._max_batch = max_batch  # 0: as `start` says
         self._max_waiting = max_waiting
         self._waiting: tuple[deque[Ticket[Job]], deque[Ticket[Job]]] = (deque(), deque())
         self._idle = 0
@@ -66,8 +66,9 @@ class Batcher(Generic[Job]):
         for priority in Priority:
             metrics.QUEUE_WAITING.labels(_LABEL[priority]).set_function(self._waiting[priority].__len__)
 
-    def start(self) -> None:
-        """Start the workers."""
+    def start(self, *, max_batch: int = 1) -> None:
+        """Start the workers. `max_batch` is what a worker takes at most where the constructor was not told."""
+        self._max_batch = self._max_batch or max_batch
         self._loop = asyncio.get_running_loop()
         for number in range(self._workers):
             thread = threading.Thread(target=self._work, name=f"aisle-worker-{number}", daemon=True)

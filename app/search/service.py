@@ -31,6 +31,11 @@ from app.types import (
     Timing,
 )
 
+# What a worker takes at once: where texts are encoded one by one, a larger take saves nothing but wake-ups, and the
+# first of it waits for the last.
+_MOST_ALONE = 4
+_MOST_TOGETHER = 64
+
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up.
 _TEXTS_A_SLICE = 2
@@ -72,7 +77,8 @@ class SearchService:
         """Load and warm every collection, then open the caches and the queue. Raises BundleError."""
         await asyncio.to_thread(self._collections.open)
         await self._cache.open()
-        self._batcher.start()
+        together = any(served.searcher.encoder.batches for served in self._collections.all().values())
+        self._batcher.start(max_batch=_MOST_TOGETHER if together else _MOST_ALONE)
         self._collections.follow()
         self.started = True
         metrics.READY.set(1)
