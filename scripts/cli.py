@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     named = next((word for word in words if word in COMMANDS), None)
-    parsed = parser(named or "").parse_args(words)
+    parsed = parser(named or "").parse_args(words, argparse.Namespace(words=words))
     output = Output(as_json=parsed.json)
     try:
         return int(import_module(COMMANDS[parsed.command][0]).run(parsed, output))

@@ -8,34 +8,41 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from app import __version__
 from app.search.rerank import Ranking
 from app.search.searcher import Searcher
 from models.blend import Examined, examine, fit_ranking, run_of
 from models.relevance import (
-    Evaluation,
     Gain,
+    PairEvaluation,
     Qrels,
+    Queries,
     Run,
-    compare_all,
     comparison_table,
     evaluate,
-    evaluate_pairs,
-    evaluation_table,
     query_folds,
     random_order,
 )
+from models.relevance.compare import PERMUTATIONS, RESAMPLES
+from models.report import Measurement, page
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.stored import add_bundle_arguments, open_version
 
 METRICS = ("ndcg@10", "mrr@10", "map", "precision@10", "recall@100", "f1@10")
 FOLDS = 5
+SEED = 0
+Floats = npt.NDArray[np.float64]
+Rankings = Sequence[tuple[Ranking, tuple[str, ...]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,42 +53,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shift", type=float, default=0.0, help="subtracted from every grade (default: 0)")
     parser.add_argument("--judged-only", action="store_true", help="rank judged products only")
     parser.add_argument("--run-out", type=Path, help="write the profile's ranking as a TREC run")
+    parser.add_argument(
+        "--html", type=Path, help="write a page to read: verdict, segments, curves, best and worst queries"
+    )
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
     served = open_version(arguments)
-    searcher = served.searcher
     queries, qrels = load_judgements(arguments, output)
     gain = Gain(arguments.gain, arguments.shift, arguments.relevant_at)
-    query_ids = [query_id for query_id in queries if query_id in qrels]
-    if not query_ids:
-        raise ValueError("none of the queries has judgements")
-    texts = {query_id: queries[query_id] for query_id in query_ids}
-    _check_held(searcher, qrels, query_ids, output)
     fitted = served.content.get("judgements") or {}
     seen = fitted.get("qrels") == qrels.digest and arguments.profile in ("default", "lexical", "dense")
-
-    runs = {}
-    for name in dict.fromkeys(("lexical", "dense", arguments.profile)):
-        examined = examine(searcher, queries, qrels, name)
-        if name == arguments.profile:
-            held = examined
-        profile = searcher.ranking.profiles[name]
-        if seen and name == "default":
-            runs[name] = _out_of_fold_run(searcher, held, texts, qrels, gain)
-        else:
-            runs[name] = run_of(searcher, examined, query_ids, profile, name)
-    everything = [searcher.catalog.id(row) for row in range(len(searcher.catalog))]
-    chosen = qrels.restrict(query_ids)
-    evaluations = [
-        evaluate(chosen, random_order(chosen, everything), METRICS, gain=gain, judged_only=arguments.judged_only),
-        *(evaluate(chosen, one, METRICS, gain=gain, judged_only=arguments.judged_only) for one in runs.values()),
-    ]
-    calibration = _calibration(searcher, held, texts, qrels, gain, arguments.profile, seen)
-    if arguments.run_out:
-        runs[arguments.profile].write_trec(arguments.run_out)
+    texts = {query_id: queries[query_id] for query_id in queries if query_id in qrels}
+    if not texts:
+        raise ValueError("none of the queries has judgements")
+    _check_held(served.searcher, qrels, list(texts), output)
     note = _note(arguments.profile, fitted=bool(fitted), seen=seen)
-    _report(output, served.searcher.version, evaluations, arguments.profile, calibration, seen, note)
+    measured = _measure(served.searcher, Queries(texts), qrels.restrict(texts), gain, arguments, seen=seen, note=note)
+    if arguments.run_out:
+        next(one for one in measured.runs if one.name == arguments.profile).write_trec(arguments.run_out)
+    if arguments.html:
+        facts = _facts(arguments, served.searcher.version, queries, qrels, gain)
+        arguments.html.write_text(page(measured, _titles(served.searcher), facts), encoding="utf-8")
+    output.result(_value(measured), _text(measured))
     return 0
 
 
@@ -105,47 +99,100 @@ def _note(profile: str, *, fitted: bool, seen: bool) -> str:
     return "the version was not fitted to any judgements"
 
 
+def _measure(
+    searcher: Searcher,
+    queries: Queries,
+    qrels: Qrels,
+    gain: Gain,
+    arguments: argparse.Namespace,
+    *,
+    seen: bool,
+    note: str,
+) -> Measurement:
+    """Rank the judged queries with both legs and the profile, and score all of them and a random order."""
+    profile = arguments.profile
+    names = tuple(dict.fromkeys(("lexical", "dense", profile)))
+    examined = {name: examine(searcher, queries, qrels, name) for name in names}
+    rankings = [(searcher.ranking, tuple(queries))]
+    folded = _folded(examined[profile], queries, qrels, gain) if seen else rankings
+    runs = [random_order(qrels, [searcher.catalog.id(row) for row in range(len(searcher.catalog))], seed=SEED)]
+    runs += [_run(searcher, examined[name], folded if name == "default" else rankings, name) for name in names]
+    judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=arguments.judged_only)
+    return Measurement(
+        searcher.version,
+        profile,
+        seen,
+        note,
+        queries,
+        qrels,
+        tuple(runs),
+        tuple(judge(qrels, one) for one in runs),
+        *_judged_pairs(examined[profile], folded, profile, gain),
+    )
+
+
 def _folded(
     examined: Mapping[str, Examined], texts: Mapping[str, str], qrels: Qrels, gain: Gain
 ) -> list[tuple[Ranking, tuple[str, ...]]]:
     """Per fold: the ranking fitted without its queries, and its queries."""
-    folds = query_folds(texts, FOLDS)
+    folds = query_folds(texts, FOLDS, SEED)
     return [(fit_ranking(examined, fold.train, qrels, gain), fold.test) for fold in folds]
 
 
-def _out_of_fold_run(
-    searcher: Searcher, examined: Mapping[str, Examined], texts: Mapping[str, str], qrels: Qrels, gain: Gain
-) -> Run:
-    rankings: dict[str, Any] = {}
-    for ranking, test in _folded(examined, texts, qrels, gain):
-        rankings.update(run_of(searcher, examined, test, ranking.profiles["default"], "default"))
-    return Run(rankings, "default")
+def _run(searcher: Searcher, examined: Mapping[str, Examined], rankings: Rankings, name: str) -> Run:
+    """The run of a profile, each query under the ranking that is given for it."""
+    ranked: dict[str, Any] = {}
+    for ranking, query_ids in rankings:
+        ranked.update(run_of(searcher, examined, query_ids, ranking.profiles[name], name))
+    return Run(ranked, name)
 
 
-def _calibration(
-    searcher: Searcher,
-    examined: Mapping[str, Examined],
-    texts: Mapping[str, str],
-    qrels: Qrels,
-    gain: Gain,
-    profile: str,
-    seen: bool,
-) -> dict[str, Any] | None:
-    """Probabilities of the judged pairs against their labels; out-of-fold where the link was fitted on them. None where
-    the labels are all alike, as those of clicks are."""
-    parts = _folded(examined, texts, qrels, gain) if seen else [(searcher.ranking, tuple(texts))]
+def _judged_pairs(
+    examined: Mapping[str, Examined], rankings: Rankings, profile: str, gain: Gain
+) -> tuple[Floats, Floats, tuple[str, ...]]:
+    """Probabilities and labels of the judged pairs, [n] each, and their queries."""
     probabilities, labels, ids = [], [], []
-    for ranking, test in parts:
+    for ranking, query_ids in rankings:
         shape = ranking.profiles[profile]
-        for query_id in test:
+        for query_id in query_ids:
             one = examined[query_id]
             probabilities.append(shape.link.probability(one.judged_features @ np.array(shape.weights)))
             labels.append(one.grades >= gain.relevant_at)
             ids += [query_id] * len(one.grades)
-    relevant = np.concatenate(labels)
-    if relevant.all() or not relevant.any():
-        return None
-    pairs = evaluate_pairs(np.concatenate(probabilities), relevant.astype(float), ids)
+    return np.concatenate(probabilities), np.concatenate(labels).astype(np.float64), tuple(ids)
+
+
+def _text(measured: Measurement) -> str:
+    pairs = measured.pairs
+    return "\n".join(
+        [
+            f"version {measured.version}, {len(measured.candidate.query_ids)} queries; {measured.note}",
+            "",
+            measured.table.text(),
+            "",
+            comparison_table(measured.comparisons).text(),
+            "",
+            f"calibration over {pairs.n_pairs:,} judged pairs: error {pairs.ece_width:.3f}, "
+            f"Brier {pairs.brier.estimate:.3f}, skill over the base rate {pairs.brier_skill.estimate:.3f}"
+            if pairs
+            else "no calibration: the judged products of this version are all relevant, or all irrelevant",
+        ]
+    )
+
+
+def _value(measured: Measurement) -> dict[str, Any]:
+    pairs = measured.pairs
+    return {
+        "version": measured.version,
+        "out_of_fold": measured.out_of_fold,
+        "note": measured.note,
+        "table": json.loads(measured.table.json()),
+        "comparisons": json.loads(comparison_table(measured.comparisons).json()),
+        "calibration": _calibration(pairs) if pairs else None,
+    }
+
+
+def _calibration(pairs: PairEvaluation) -> dict[str, Any]:
     return {
         "pairs": pairs.n_pairs,
         "base_rate": pairs.base_rate,
@@ -157,47 +204,30 @@ def _calibration(
     }
 
 
-def _report(
-    output: Output,
-    version: str,
-    evaluations: list[Evaluation],
-    profile: str,
-    calibration: dict[str, Any] | None,
-    seen: bool,
-    note: str,
-) -> None:
-    table = evaluation_table(evaluations)
-    by_name = {one.name: one for one in evaluations}
-    comparisons = [
-        one
-        for leg in ("lexical", "dense")
-        if leg != profile
-        for one in compare_all(by_name[leg], [by_name[profile]], ("ndcg@10", "recall@100"))
-    ]
-    against = comparison_table(comparisons)
-    calibrated = (
-        f"calibration over {calibration['pairs']:,} judged pairs: error {calibration['calibration_error']:.3f}, "
-        f"Brier {calibration['brier']:.3f}, skill over the base rate {calibration['brier_skill']:.3f}"
-        if calibration
-        else "no calibration: the judged products of this version are all relevant, or all irrelevant"
-    )
-    text = "\n".join(
-        [
-            f"version {version}, {len(evaluations[0].query_ids)} queries; {note}",
-            "",
-            table.text(),
-            "",
-            against.text(),
-            "",
-            calibrated,
-        ]
-    )
-    value = {
+def _facts(arguments: argparse.Namespace, version: str, queries: Queries, qrels: Qrels, gain: Gain) -> dict[str, str]:
+    """What somebody needs to get the same figures again."""
+    worth = "2^(grade − shift) − 1" if gain.kind == "exp" else "grade − shift"
+    unjudged = "taken out first" if arguments.judged_only else "worth nothing"
+    return {
         "version": version,
-        "out_of_fold": seen,
-        "note": note,
-        "table": json.loads(table.json()),
-        "comparisons": json.loads(against.json()),
-        "calibration": calibration,
+        "collection": arguments.collection,
+        "aisle": __version__,
+        "queries": f"sha256 {queries.digest}",
+        "judgements": f"sha256 {qrels.digest}; {qrels.pairs:,} pairs, {qrels.conflicts:,} judged twice differently",
+        "gain": f"{worth}, shift {gain.shift:g}; relevant from grade {gain.relevant_at:g}; the unjudged {unjudged}",
+        "folds": f"{FOLDS}, by query text",
+        "seed": f"{SEED}; {RESAMPLES:,} bootstrap resamples, {PERMUTATIONS:,} permutations",
+        "command": shlex.join(["aisle", *arguments.words]),
     }
-    output.result(value, text)
+
+
+def _titles(searcher: Searcher) -> Callable[[str], str]:
+    """A product's title by its id, else the id."""
+    catalog = searcher.catalog
+
+    def title(product_id: str) -> str:
+        row = catalog.row(product_id)
+        held = {} if row is None else catalog.fields(row)
+        return str(held.get(catalog.schema.roles.title) or product_id)
+
+    return title

@@ -11,13 +11,14 @@ import pytest
 from scripts.cli import main as aisle
 from tests import tiny
 from tests.conftest import DATA
+from tests.models.report.reading import Page, outside
 
 ESCI = DATA / "esci"
 
 
 @pytest.fixture(scope="module")
 def told(shipped_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """What `aisle evaluate --json` says of the shipped version, and the run it wrote."""
+    """What `aisle evaluate --json` says of the shipped version, and the run it wrote, beside which lies the page."""
     import contextlib
     import io
 
@@ -25,7 +26,8 @@ def told(shipped_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     command = ["evaluate", "--bundles", str(shipped_bundles), "--queries", str(ESCI / "dev.queries.tsv")]
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert aisle([*command, "--qrels", str(ESCI / "dev.qrels.tsv"), "--run-out", str(run), "--json"]) == 0
+        more = ["--run-out", str(run), "--html", str(run.with_suffix(".html")), "--json"]
+        assert aisle([*command, "--qrels", str(ESCI / "dev.qrels.tsv"), *more]) == 0
     value: dict[str, Any] = json.loads(out.getvalue())
     return value, run
 
@@ -114,7 +116,9 @@ def test_clicks_are_measured_without_a_calibration(
     tiny_bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where every judged product is relevant a ranking can be measured, but not a probability."""
-    value, _ = _evaluated(tiny_bundles, _judged(tmp_path, "q1\tp005\t3\nq2\tp004\t3\n"), capsys)
+    judged = _judged(tmp_path, "q1\tp005\t3\nq2\tp004\t3\n")
+    value, _ = _evaluated(tiny_bundles, [*judged, "--html", str(tmp_path / "page.html")], capsys)
+    assert "all relevant, or all irrelevant" in Page((tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert value["calibration"] is None
     assert value["note"] == "the version was not fitted to any judgements"
 
@@ -137,3 +141,20 @@ def test_the_note_says_what_the_version_was_fitted_to(
     assert _evaluated(tmp_path / "b", judged, capsys)[0]["note"].startswith("default is out-of-fold")
     more = _judged(tmp_path, grades + "q1\tp017\t1\n", queries)
     assert "other judgements" in _evaluated(tmp_path / "b", more, capsys)[0]["note"]
+
+
+def test_the_page_says_what_the_json_says_and_loads_nothing(told: tuple[dict[str, Any], Path]) -> None:
+    """Every mean and interval of the table and of the comparisons, and where they come from."""
+    value, run = told
+    text = run.with_suffix(".html").read_text(encoding="utf-8")
+    read = Page(text)
+    assert outside(read) == []
+    for row in value["table"]:
+        for figure in (cell for cell in row.values() if isinstance(cell, dict)):
+            assert f"{figure['estimate']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" in read.text
+    for one in value["comparisons"]:
+        ends = [f"{one['difference'][name]:+.3f}".replace("-", "−") for name in ("estimate", "low", "high")]
+        assert "{} [{}, {}]".format(*ends) in read.text
+    assert f"Calibration error {value['calibration']['calibration_error']:.3f}" in read.text
+    assert value["version"] in read.text
+    assert f"--html {run.with_suffix('.html')}" in read.text
