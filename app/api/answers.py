@@ -71,6 +71,7 @@ class SearchResponse(BaseModel):
     version: str
     tier: str
     degraded: Degraded
+    corrected: str | None = Field(description="the text searched for, where the typed one was misspelt; else null")
     total: Total
     hits: list[Hit]
     facets: dict[str, list[FacetValue]]

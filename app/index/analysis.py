@@ -13,7 +13,7 @@ BIGRAM_WEIGHT = 0.3
 """Query weight of a pair of neighbouring ideographs beside the single ones (see docs/decisions/bm25-engine.md)."""
 
 # Written scripts without spaces between words: kana, ideographs, hangul, and the ideographs beyond the first plane.
-_UNSPACED = "\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = "\u3005-\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 
 _LEGAL_SIGNS = re.compile("[\u2122\u00ae\u00a9\u2120]")  # else NFKC would glue "tm" to the brand
 _BEFORE_FRACTION = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215e])")  # 1½ is not 11/2
@@ -115,9 +115,9 @@ def _measure(match: re.Match[str]) -> str:
 
 
 _ASCII_WORD = re.compile(r"[0-9]+(?:[.,/][0-9]+)+(?![a-z0-9])|[a-z](?:\+\+|\#)|'s\b|[a-z0-9]+")
-_WORD = re.compile(rf"[0-9]+(?:[.,/][0-9]+)+(?![^\W_])|[a-z](?:\+\+|\#)|'s\b|[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
-_LAST_WORD = re.compile(rf"[^\W_{_UNSPACED}]+$")
-_IDEOGRAPHS = re.compile(f"[{_UNSPACED}]+")
+_WORD = re.compile(rf"[0-9]+(?:[.,/][0-9]+)+(?![^\W_])|[a-z](?:\+\+|\#)|'s\b|[{UNSPACED}]+|[^\W_{UNSPACED}]+")
+_LAST_WORD = re.compile(rf"[^\W_{UNSPACED}]+$")
+_IDEOGRAPHS = re.compile(f"[{UNSPACED}]+")
 _PART = re.compile(r"[0-9]+|[^\W0-9_]+")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 
@@ -134,6 +134,11 @@ def tokens(normalized: str) -> list[str]:
     for word in found:
         terms.extend(_terms(word))
     return terms
+
+
+def fold(word: str) -> str:
+    """The lexical term of one normalised word of letters, as `tokens` gives it."""
+    return _terms(word if word.isascii() else _without_accents(word))[0]
 
 
 def token_weight(token: str) -> float:

@@ -27,6 +27,7 @@ from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
 from app.index.arrays import load_array, save_array
 from app.index.postings import Postings, Statistics, Vocabulary, collect, frozen, sound, tokenize, tokenize_new
+from app.index.spelling import Spelling
 from app.types import Floats, Mask, Rows
 
 FORMAT = 1
@@ -74,11 +75,19 @@ class LexicalHits:
 class LexicalIndex:
     """An immutable inverted index; any number of threads may search it at once."""
 
-    def __init__(self, vocabulary: Vocabulary, statistics: Statistics, postings: Postings, products: int) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        statistics: Statistics,
+        postings: Postings,
+        products: int,
+        spelling: Spelling | None = None,
+    ) -> None:
         self._vocabulary = vocabulary
         self._statistics = statistics
         self._postings = postings
         self._products = products
+        self.spelling = spelling or Spelling(vocabulary, np.diff(postings.starts))
 
     def __len__(self) -> int:
         return self._products
@@ -104,7 +113,7 @@ class LexicalIndex:
         numbers = self._vocabulary.numbers
         title, text = tokenize(texts, lambda term: numbers.get(term, -1))
         postings, _ = collect(title, text, len(numbers), self._statistics.fields, self._statistics.idf)
-        return LexicalIndex(self._vocabulary, self._statistics, postings, len(title.ends) - 1)
+        return LexicalIndex(self._vocabulary, self._statistics, postings, len(title.ends) - 1, self.spelling)
 
     def save(self, folder: Path) -> None:
         """Write the index's files into an existing folder."""

@@ -140,8 +140,10 @@ def warm(searcher: Searcher, folder: Path) -> None:
 
 
 def _warm_beside(searcher: Searcher, text: str) -> None:
-    """What golden queries do not come to: a vector from the cache (read-only, so another compiled kernel), a product's
-    text, an answer's bytes. Compiling takes some 0.3 s, which the first such request would wait for."""
+    """What golden queries do not come to: a misspelt word, a vector from the cache (read-only, so another compiled
+    kernel), a product's text, an answer's bytes. Compiling takes some 0.3 s, which the first such request would wait
+    for."""
+    searcher.words.spelling.nearest("warmth", 1)
     query = searcher.query(SearchRequest(text))
     vector = searcher.encoder.queries([query.text or ""])[0]
     vector.flags.writeable = False

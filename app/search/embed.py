@@ -53,6 +53,10 @@ class Encoder:
         """Run every shape that a search can bring once."""
         self._query_model.warm(int(self.description["max_query_tokens"]))
 
+    def knows(self, word: str) -> bool:
+        """Whether a lower-case word is one token: then it is no misspelling, whatever the catalogue holds."""
+        return self._query_tokens.token_to_id(word) is not None
+
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
         encode, prefix = self._query_tokens.encode, self._query_prefix

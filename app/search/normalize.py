@@ -1,8 +1,9 @@
-"""Stage 1: a request becomes a Query: text normalised as product texts were, filter and fields checked against the
-catalogue's schema."""
+"""Stage 1: a request becomes a Query: text normalised as product texts were and its spelling mended, filter and fields
+checked against the catalogue's schema."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -19,22 +20,27 @@ MAX_BROWSE_DEPTH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A request that can be answered: `text` is None when browsing. `parts` are the bytes that tell this query from
-    every other on the same collection and version, for the cache's key."""
+    """A request that can be answered: `text` is None when browsing, and `corrected` where it is not what was typed.
+    `parts` are the bytes that tell this query from every other on the same collection and version, for the cache's key.
+    """
 
     request: SearchRequest
     text: str | None
+    corrected: bool
     filter: Filter | None
     profile: Profile
     parts: bytes
 
 
-def to_query(request: SearchRequest, schema: Schema, ranking: Ranking) -> Query:
-    """Raises BadInput for what this catalogue cannot answer, NotFound for an unknown profile."""
+def to_query(request: SearchRequest, schema: Schema, ranking: Ranking, correct: Callable[[str, bool], str]) -> Query:
+    """`correct` mends the spelling of a normalised text, told whether its last word is still being typed.
+
+    Raises BadInput for what this catalogue cannot answer, NotFound for an unknown profile."""
     profile = ranking.profiles.get(request.profile)
     if profile is None:
         raise NotFound(f"no profile {request.profile!r}; there are {', '.join(sorted(ranking.profiles))}")
-    text = _text(request)
+    typed = _text(request)
+    text = typed and correct(typed, request.prefix)
     condition = parse(request.filter, schema)
     if text is None and condition is None:
         raise BadInput("give a query, or a filter to browse by")
@@ -42,7 +48,8 @@ def to_query(request: SearchRequest, schema: Schema, ranking: Ranking) -> Query:
     depth = MAX_BROWSE_DEPTH if text is None else profile.reach
     if request.offset + request.k > depth:
         raise BadInput(f"offset + k is {request.offset + request.k}; this profile's result set is {depth} deep")
-    return Query(request, text, condition, profile, _parts(request, text, condition))
+    corrected = text != typed
+    return Query(request, text, corrected, condition, profile, _parts(request, text, corrected, condition))
 
 
 def _text(request: SearchRequest) -> str | None:
@@ -72,10 +79,11 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"{name[:64]!r} cannot be used here{suggestion(name[:64], known)}"
 
 
-def _parts(request: SearchRequest, text: str | None, condition: Filter | None) -> bytes:
+def _parts(request: SearchRequest, text: str | None, corrected: bool, condition: Filter | None) -> bytes:
     return orjson.dumps(
         [
             text,
+            corrected,
             request.k,
             request.offset,
             None if condition is None else canonical(condition).decode(),

@@ -33,14 +33,17 @@ def tail(
     degraded: Sequence[str],
     calibrated: bool,
     fields: tuple[str, ...] | None,
+    corrected: str | None = None,
 ) -> bytes:
-    """The answer's members after `request_id`, `took_ms` and `cached`, closing brace included."""
+    """The answer's members after `request_id`, `took_ms` and `cached`, closing brace included. `corrected` is the text
+    that was searched for, where it is not what was typed."""
     head = orjson.dumps(
         {
             "version": version,
             "tier": tier,
             "degraded": {"is": bool(degraded), "reasons": list(degraded)},
             "calibrated": calibrated,
+            "corrected": corrected,
             "total": {"value": page.total, "relation": "eq" if page.exact else "gte"},
         }
     )

@@ -6,8 +6,9 @@ A job keeps what it has found so far, so that at its deadline somebody else can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
@@ -19,12 +20,14 @@ from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
+from app.index.spelling import Spelling
 from app.search import features, respond, retrieve
 from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
+from app.search.understand import corrected
 from app.types import (
     TIER_BROWSE,
     TIER_LEXICAL,
@@ -39,6 +42,7 @@ from app.types import (
 )
 
 FACET_VALUES = 50
+_READINGS = 4096
 
 
 @dataclass(eq=False, slots=True)
@@ -109,10 +113,11 @@ class Searcher:
         self.vectors = vectors
         self.encoder = encoder
         self.ranking = ranking
+        self._correct = _correction(words.spelling, encoder)
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
-        return to_query(request, self.catalog.schema, self.ranking)
+        return to_query(request, self.catalog.schema, self.ranking, self._correct)
 
     def search(self, jobs: Sequence[SearchJob]) -> None:
         """All stages after the queue, for a batch. Each job ends with an answer or an error."""
@@ -296,6 +301,7 @@ class Searcher:
                 degraded=job.degraded,
                 calibrated=calibrated,
                 fields=job.query.request.fields,
+                corrected=job.query.text if job.query.corrected else None,
             )
         return SearchAnswer(tail, self.version, tier, False, tuple(job.degraded), tuple(job.timings))
 
@@ -341,6 +347,11 @@ class Searcher:
 def _probabilities(known: features.Features, profile: Profile) -> list[float]:
     scores: list[float] = profile.link.probability(raw_scores(contributions(known, profile))).tolist()
     return scores
+
+
+def _correction(spelling: Spelling, encoder: Encoder) -> Callable[[str, bool], str]:
+    """A version's reading of a text; remembered, so that an answer from the cache does not wait for it again."""
+    return lru_cache(_READINGS)(lambda text, prefix: corrected(text, spelling, encoder.knows, prefix=prefix))
 
 
 def _relaxed(condition: Filter | None, name: str) -> Filter | None:
