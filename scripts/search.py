@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         raise job.error or RuntimeError("no answer")
     took_ms = (perf_counter() - started) * 1e3
     answer = json.loads(b"{" + job.answer.tail)
-    lines = []
+    lines = [f"searched for: {answer['corrected']}"] if answer["corrected"] else []
     for place, hit in enumerate(answer["hits"], 1):
         title = next(
             (str(value) for name, value in hit["product"].items() if name == searcher.catalog.schema.roles.title), ""

@@ -470,3 +470,13 @@ def test_the_page_loads_nothing_from_elsewhere(stub_page: Page) -> None:
     requested = json.loads(stub_page.browser.execute_script(names))
     assert len(requested) >= 4
     assert all(name.startswith(stub_page.url) for name in requested)
+
+
+@pytest.mark.parametrize("page_server", ["service"], indirect=True)
+def test_a_mended_query_is_said(page: Page) -> None:
+    """What was searched for instead of what was typed; a query that is spelt well brings no word (control)."""
+    page.open(q="wirelss headphones")
+    page.until(lambda: "for “wireless headphones”" in page.texts("#status")[0])
+    page.open(q="wireless headphones")
+    page.until(lambda: page.total() > 0)
+    assert "for “" not in page.texts("#status")[0]

@@ -42,11 +42,12 @@ export function drawDeepest() {
 }
 
 function drawStatus() {
-  const { total, took_ms, tier, cached, degraded } = shown.answer;
+  const { total, took_ms, tier, cached, degraded, corrected } = shown.answer;
   const found = (total.relation === "gte" ? "at least " : "") + counted(total.value, "product");
   const rest = [`${took_ms.toFixed(1)} ms`, `tier ${tier}`, ...(cached ? ["cached"] : [])];
-  $("status").replaceChildren(el("strong", {}, found), ` · ${rest.join(" · ")}`);
-  announce(found);
+  const instead = corrected ? ` for “${corrected}”` : "";
+  $("status").replaceChildren(el("strong", {}, found), `${instead} · ${rest.join(" · ")}`);
+  announce(found + instead);
   const reasons = (degraded?.reasons ?? []).join(", ");
   $("degraded").textContent = `This answer is simpler than usual${reasons ? `: ${reasons}` : ""}.`;
   $("degraded").hidden = !degraded?.is;
