@@ -29,7 +29,7 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
     app.add_exception_handler(AisleError, problems.handle)
     app.add_exception_handler(HTTPException, problems.handle)
     app.add_middleware(Edge, service=service, max_body_bytes=options.max_body_bytes)
-    app.openapi = lambda: document(app.routes)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app.routes)  # type: ignore[method-assign]  # as FastAPI says
 
 
 def _routes(options: EdgeOptions) -> list[Route]:

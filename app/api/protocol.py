@@ -24,7 +24,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
     linger_s = 1.0  # for the rest of an answer to be read where the connection ends before its time
     max_head_bytes = 64 * 1024
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP only
         super().connection_made(transport)
         self._reading = True  # a connection without a first request counts as one that is slow to send it
         self._in_head = True
@@ -70,7 +70,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
         if self.cycle is not None:
-            self.cycle.transport = self._closer  # type: ignore[assignment]
+            self.cycle.transport = self._closer  # type: ignore[assignment]  # has all that a cycle uses
 
     def on_message_complete(self) -> None:
         self._reading = False

@@ -118,6 +118,17 @@ class _SlowEncoder:
     def begin(self) -> None:
         self._patch()
 
+    async def reached(self) -> None:
+        while self.calls == 0:
+            await asyncio.sleep(0.01)
+
+
+async def _waiting(http: httpx.AsyncClient, callers: int) -> None:
+    """Until so many callers wait for a search under way."""
+    flights = http.app.state.service._flights  # type: ignore[attr-defined]
+    while sum(len(flight.ticket.waiters) for flight in flights.values()) < callers:
+        await asyncio.sleep(0.01)
+
 
 async def test_at_the_deadline_the_words_answer_and_say_so(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
@@ -190,8 +201,7 @@ async def test_five_hundred_identical_misses_encode_once(
     async with client(tiny_bundles) as http:
         slow.begin()
         tasks = [asyncio.create_task(_search(http, "quiet kettle", timeout_ms=20_000)) for _ in range(500)]
-        while slow.calls == 0:
-            await asyncio.sleep(0.01)
+        await slow.reached()
         slow.released.set()
         answers = await asyncio.gather(*tasks)
         assert slow.calls == 1
@@ -206,10 +216,9 @@ async def test_a_client_that_leaves_does_not_end_the_search_for_the_others(
     async with client(tiny_bundles) as http:
         slow.begin()
         leaver = asyncio.create_task(_search(http, "bright mug", timeout_ms=20_000))
-        while slow.calls == 0:
-            await asyncio.sleep(0.01)
+        await slow.reached()
         stayer = asyncio.create_task(_search(http, "bright mug", timeout_ms=20_000))
-        await asyncio.sleep(0.05)
+        await _waiting(http, 2)
         leaver.cancel()
         await asyncio.gather(leaver, return_exceptions=True)
         slow.released.set()
@@ -225,8 +234,7 @@ async def test_what_the_others_waited_for_is_cached_though_the_first_gave_up(
     async with client(tiny_bundles) as http:
         slow.begin()
         first = asyncio.create_task(_search(http, "soft lamp", timeout_ms=100))
-        while slow.calls == 0:
-            await asyncio.sleep(0.01)
+        await slow.reached()
         second = asyncio.create_task(_search(http, "soft lamp", timeout_ms=20_000))
         assert (await first)["degraded"]["is"]
         slow.released.set()
@@ -251,11 +259,10 @@ async def test_an_answer_that_waits_for_its_batch_is_given_at_the_deadline(
     async with client(tiny_bundles, workers=1, max_batch=2) as http:
         slow.begin()
         before = asyncio.create_task(_search(http, "mug", timeout_ms=20_000))
-        while slow.calls == 0:
-            await asyncio.sleep(0.01)
+        await slow.reached()
         first = asyncio.create_task(_search(http, "first", timeout_ms=1000))
         second = asyncio.create_task(_search(http, "second", timeout_ms=20_000))
-        await asyncio.sleep(0.05)
+        await _waiting(http, 3)
         slow.released.set()
         answer = await first
         assert not answer["degraded"]["is"] and answer["tier"] == "hybrid" and not second.done()
