@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable
 
 from app.index.analysis import UNSPACED
+from app.index.negation import negated_terms
 from app.index.spelling import LONGEST, SHORTEST, TWO_EDITS_FROM, Spelling
 
+__all__ = ["corrected", "negated_terms"]
 MOST_LOOKUPS = 4  # a text with more strange words than this is not a misspelt query; bounds what one query can cost
 _FREQUENT = 5  # products that must hold a term before a space is moved for it
 _LEAST_PART = 3  # letters of either part of a word that lacks its space
