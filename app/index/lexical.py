@@ -26,8 +26,10 @@ from app.errors import CorruptPart
 from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
 from app.index.arrays import load_array, save_array
+from app.index.negation import NOT
 from app.index.postings import Postings, Statistics, Vocabulary, collect, frozen, sound, tokenize, tokenize_new
 from app.index.spelling import Spelling
+from app.index.terms import product_terms, query_terms
 from app.types import Floats, Mask, Rows
 
 FORMAT = 1
@@ -52,7 +54,7 @@ class LexicalQuery:
     """A parsed query: terms of the version's vocabulary in groups, and the most that any product could score.
 
     groups: int32 [n], ascending; terms: int32 [n]; weights: float32 [n]; bound: (title, all), 0 where no product can
-    match; words: the query's tokens, known or not.
+    match; words: the query's terms, known or not, marked where they must be absent.
     """
 
     groups: npt.NDArray[np.int32]
@@ -176,7 +178,7 @@ class LexicalIndex:
     def parse(self, text: str, prefix: bool = False) -> LexicalQuery:
         """The terms of a normalised query, each once. With `prefix` the last word also matches the 64 most frequent
         terms that it begins; they form one group with the word itself."""
-        words = tuple(dict.fromkeys(tokens(text)))
+        words = tuple(query_terms(text))
         begun = last_word(text) if prefix else ""
         own = tokens(begun)[0] if begun else None
         numbers = self._vocabulary.numbers
@@ -189,8 +191,9 @@ class LexicalIndex:
                 groups.append(group)
                 terms.append(number)
                 weights.append(token_weight(word))
-            if word == own:
-                expansions = [term for term in self._expansions(begun) if term != number]
+            if word.removeprefix(NOT) == own:
+                beginning = begun if word == own else NOT + begun
+                expansions = [term for term in self._expansions(beginning) if term != number]
                 groups.extend([group] * len(expansions))
                 terms.extend(expansions)
                 weights.extend([PREFIX_WEIGHT] * len(expansions))
@@ -245,7 +248,7 @@ class LexicalIndex:
         same texts; at most 1."""
         counts = np.zeros((len(query.terms), 2), np.float32)
         lengths = np.zeros(2)
-        for field, words in enumerate((tokens(title), tokens(text))):
+        for field, words in enumerate((product_terms(title), product_terms(text))):
             lengths[field] = len(words)
             occurrences = Counter(words)
             counts[:, field] = [occurrences[self._vocabulary.terms[term]] for term in query.terms.tolist()]

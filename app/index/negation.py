@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from app.index.analysis import tokens
 
+NOT = "¬"
+"""Before a term: the text says that this is absent. No token begins so."""
 MOST_WORDS = 3  # one cue negates at most so many: "without sodium lauryl sulfate"
 _REACH = 4 * MOST_WORDS  # words looked at after a cue, articles, joints and hyphens among them
+_LONGEST_BEFORE = 64  # characters looked at before a cue: two words
 
 
 def _set(words: str) -> frozenset[str]:
@@ -22,6 +26,9 @@ def _set(words: str) -> frozenset[str]:
 
 
 _WORD = re.compile(r"[^\W_]+(?:['/&+#.][^\W_]+)*|[^\w\s]")
+_CUE = re.compile(
+    r"(?<![\w'/&+#.])(?:without|w/o|w/out|excluding|lacking|no|not|non|free)(?![\w'/&+#])|(?<=\s)-(?=[^\W\d_]{3})"
+)
 _CUES = frozenset(("without", "w/o", "w/out", "excluding", "lacking"))
 _ARTICLES = _set("a an the any my your its")
 _JOINTS = frozenset(("and", "or", "nor", "&", "/"))
@@ -59,6 +66,7 @@ _LACKED = _set(
     "sulphates sulfite sulfites talc tangle toxin wheat wire xylitol yeast"
 )
 _NOT_LACKED = _set("hand hands duty tax toll care royalty post interest rent worry")
+_EMPTY = _CUES | {"no", "not", "non", "free"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,9 @@ class _Word:
     @property
     def is_word(self) -> bool:
         return self.text[0].isalnum()
+
+
+_NOTHING = _Word(" ", -1, -1)
 
 
 def negated_terms(text: str) -> tuple[str, ...]:
@@ -85,32 +96,47 @@ def negated_terms(text: str) -> tuple[str, ...]:
     for start, end in spans:
         wanted.append(text[done:start])
         done = end
-    held = set(tokens(" ".join((*wanted, text[done:])))) - _CUES - {"no", "not", "non", "free"}
-    negated = (term for start, end in spans for term in tokens(text[start:end]))
-    return tuple(dict.fromkeys(term for term in negated if term not in held)) if held else ()
+    held = set(tokens(" ".join((*wanted, text[done:])))) - _EMPTY
+    negated = dict.fromkeys(term for start, end in spans for term in tokens(text[start:end]))
+    return tuple(term for term in negated if term not in held) if held else ()
 
 
-def negated_spans(text: str) -> list[tuple[int, int]]:
-    """Where the negated words of a normalised text are: [start, end) of each, ascending, without overlap."""
-    words = [_Word(match[0], *match.span()) for match in _WORD.finditer(text)]
-    return sorted({(word.start, word.end) for word in _negated(words)})
+def denied_terms(text: str) -> list[str]:
+    """What a normalised product text says of itself that it lacks, marked, repeats kept: `fan without light` lacks
+    `¬light`. The index holds these beside the text's tokens, so that a query's absent word meets a product's."""
+    spans = negated_spans(text, operator=False)
+    return [NOT + term for start, end in spans for term in tokens(text[start:end])]
 
 
-def _negated(words: list[_Word]) -> Iterator[_Word]:
-    for at, word in enumerate(words):
-        following = words[at + 1 : at + 1 + _REACH]
-        if word.text in _CUES:
-            yield from _scope(following)
-        elif word.text == "no" and at > 0:
-            yield from _after_no(following)
-        elif word.text == "not" and at > 0 and words[at - 1].text not in _BEFORE_NOT:
-            yield from _after_not(following)
-        elif word.text == "non":
-            yield from _after_non(following)
-        elif word.text == "free" and at > 0:
-            yield from _before_free(words, at)
-        elif word.text == "-" and _is_operator(words, at):
-            yield words[at + 1]
+def negated_spans(text: str, *, operator: bool = True) -> list[tuple[int, int]]:
+    """Where the negated words of a normalised text are: [start, end) of each, ascending, without overlap. A minus
+    before a word is an operator of queries; in a title it is a dash."""
+    cues = (cue for cue in _CUE.finditer(text) if operator or cue[0] != "-")
+    return sorted({(word.start, word.end) for cue in cues for word in _negated(cue, text)})
+
+
+def _negated(cue: re.Match[str], text: str) -> list[_Word]:
+    after = list(islice(_words(text, cue.end()), _REACH))
+    earlier = _words(text, max(0, cue.start() - _LONGEST_BEFORE), cue.start())
+    before = [_NOTHING, _NOTHING, *earlier][-2:]
+    match cue[0]:
+        case "no":
+            return _after_no(after) if before[-1] is not _NOTHING else []
+        case "not":
+            return _after_not(before[-1], after)
+        case "non":
+            return _after_non(after)
+        case "free":
+            return _before_free(before, cue.start())
+        case "-":
+            return after[:1]
+        case _:
+            return _scope(after)
+
+
+def _words(text: str, start: int, end: int | None = None) -> Iterator[_Word]:
+    found = _WORD.finditer(text, start) if end is None else _WORD.finditer(text, start, end)
+    return (_Word(match[0], *match.span()) for match in found)
 
 
 def _scope(words: list[_Word]) -> list[_Word]:
@@ -137,10 +163,12 @@ def _scope(words: list[_Word]) -> list[_Word]:
     return found
 
 
-def _after_not(words: list[_Word]) -> list[_Word]:
+def _after_not(before: _Word, words: list[_Word]) -> list[_Word]:
     """`silicone not clear`, to the end of its part of the sentence: else it is a sentence, and may mean anything."""
+    if before is _NOTHING or before.text in _BEFORE_NOT or not words or words[0].text in _ARTICLES:
+        return []
     scope = _scope(words)
-    return scope if words and words[0].text not in _ARTICLES and _closes(scope, words) else []
+    return scope if _closes(scope, words) else []
 
 
 def _after_no(words: list[_Word]) -> list[_Word]:
@@ -158,13 +186,13 @@ def _after_non(words: list[_Word]) -> list[_Word]:
     return [] if scope and scope[0].text in _COMPOUNDS else scope
 
 
-def _before_free(words: list[_Word], at: int) -> list[_Word]:
+def _before_free(before: list[_Word], free: int) -> list[_Word]:
     """`sulfate-free` whatever it is, but `sulfate free` only for what one does not give away."""
-    hyphen = words[at - 1].text == "-" and words[at - 1].end == words[at].start
-    before = words[at - 2] if hyphen and at > 1 else words[at - 1]
-    if not before.is_word or before.text in _NOT_LACKED or (hyphen and before.end != words[at - 1].start):
+    hyphened = before[1].text == "-" and before[1].end == free and before[0].end == before[1].start
+    word = before[0] if hyphened else before[1]
+    if not word.is_word or word.text in _NOT_LACKED:
         return []
-    return [before] if hyphen or before.text in _LACKED else []
+    return [word] if hyphened or word.text in _LACKED else []
 
 
 def _closes(scope: list[_Word], words: list[_Word]) -> bool:
@@ -173,11 +201,3 @@ def _closes(scope: list[_Word], words: list[_Word]) -> bool:
         return False
     after = words[words.index(scope[-1]) + 1 :]
     return not after or not after[0].is_word or after[0].text in _BOUNDARIES | _CUES | _JOINTS
-
-
-def _is_operator(words: list[_Word], at: int) -> bool:
-    """`drain -overflow`: a minus that touches a word after it and nothing before."""
-    if at == 0 or at + 1 == len(words):
-        return False
-    before, minus, after = words[at - 1 : at + 2]
-    return before.end < minus.start and minus.end == after.start and after.text.isalpha() and len(after.text) > 2

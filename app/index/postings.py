@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.index.analysis import tokens
 from app.index.kernels import Array, compiled, weigh
+from app.index.terms import product_terms
 from app.types import Floats, Rows
 
 
@@ -73,8 +73,8 @@ def tokenize(texts: Iterable[tuple[str, str]], number: Callable[[str], int]) -> 
     title, text = array("i"), array("i")
     title_ends, text_ends = array("q", [0]), array("q", [0])
     for title_words, text_words in texts:
-        title.extend(map(number, tokens(title_words)))
-        text.extend(map(number, tokens(text_words)))
+        title.extend(map(number, product_terms(title_words)))
+        text.extend(map(number, product_terms(text_words)))
         title_ends.append(len(title))
         text_ends.append(len(text))
     return (
