@@ -24,6 +24,7 @@ from app.index.dense import ExactIndex, FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
 from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
+from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.search.collections import GOLDEN, golden_answers
 from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
 from app.search.rerank import Ranking
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reuse", metavar="VERSION", help="take vectors of unchanged texts from this version, or 'current'"
     )
+    parser.add_argument(
+        "--synonyms",
+        type=Path,
+        help="synonyms file of Solr's format: `tv, television` or `ps5 => playstation 5` a line",
+    )
     judged = parser.add_argument_group("judgements", "fit the ranking and the probabilities to this shop")
     add_judgement_arguments(judged, required=False)
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
@@ -73,6 +79,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         raise BadInput("--queries and --qrels belong together")
     if arguments.vectors and arguments.reuse:
         raise BadInput("--vectors and --reuse exclude each other")
+    synonyms = read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS
     started = time.perf_counter()
     store = BundleStore(arguments.bundles, arguments.collection)
     reader = open_catalogue(arguments.catalogue, arguments.mapping)
@@ -100,7 +107,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         output.say("indexing")
         catalog = Catalog.build(products, schema)
         catalog.save(folder)
-        words = LexicalIndex.build(lexical_texts(product, schema) for product in products)
+        words = LexicalIndex.build((lexical_texts(product, schema) for product in products), synonyms=synonyms)
         words.save(folder)
         index = FaissIndex.build(vectors.values)
         index.save(folder)
@@ -132,6 +139,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "vectors": {"embedded": vectors.embedded, "reused": vectors.reused, "given": vectors.given},
             "dense": {"kind": index.kind, "recall_at_100": _recall_probe(index, vectors.values)},
             "ranking": ranking.to_json(),
+            "synonyms": len(synonyms.rules),
             "judgements": judgements,
         }
         version = store.seal(folder, content)
@@ -152,6 +160,19 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         f"{vectors.embedded:,} embedded, {vectors.reused:,} reused, {vectors.given:,} given, in {seconds:.0f} s",
     )
     return 0
+
+
+def read_synonyms(path: Path) -> Synonyms:
+    """Raises BadInput for a file that cannot be read, naming the line where one is wrong."""
+    try:
+        raw = path.read_bytes()
+        text = raw.decode()
+    except OSError as error:
+        raise BadInput(f"--synonyms {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{path.name}, line {line}: not UTF-8") from error
+    return Synonyms.parse(text, path.name)
 
 
 def _warn_of_numbers_as_text(products: Sequence[Product], schema: Schema, output: Output) -> None:

@@ -20,7 +20,6 @@ from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
-from app.index.spelling import Spelling
 from app.search import features, respond, retrieve
 from app.search.embed import Encoder
 from app.search.explain import explanation
@@ -113,7 +112,7 @@ class Searcher:
         self.vectors = vectors
         self.encoder = encoder
         self.ranking = ranking
-        self._correct = _correction(words.spelling, encoder)
+        self._correct = _correction(words, encoder)
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
@@ -349,9 +348,13 @@ def _probabilities(known: features.Features, profile: Profile) -> list[float]:
     return scores
 
 
-def _correction(spelling: Spelling, encoder: Encoder) -> Callable[[str, bool], str]:
+def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], str]:
     """A version's reading of a text; remembered, so that an answer from the cache does not wait for it again."""
-    return lru_cache(_READINGS)(lambda text, prefix: corrected(text, spelling, encoder.knows, prefix=prefix))
+
+    def is_word(text: str) -> bool:
+        return encoder.knows(text) or words.synonyms.knows(text)
+
+    return lru_cache(_READINGS)(lambda text, prefix: corrected(text, words.spelling, is_word, prefix=prefix))
 
 
 def _relaxed(condition: Filter | None, name: str) -> Filter | None:

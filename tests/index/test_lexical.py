@@ -61,7 +61,7 @@ class Oracle:
         return idf * count * (self.k1 + 1) / (count + norm)
 
     def share(self, query: str, row: int) -> float:
-        terms = query_terms(query)
+        terms = [one.term for one in query_terms(query)]
         score = sum(token_weight(term) * self.impact(term, row) for term in terms)
         bound = sum(token_weight(term) * max(self.impact(term, r) for r in range(len(self.rows))) for term in terms)
         return score / bound if bound else 0.0
