@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
 
 from app.errors import CorruptPart
+from app.index.bundle import BundleStore
 from app.search.embed import Encoder
+from app.search.searcher import RescoreJob, SearchJob
 from app.search.static import TABLE, StaticEncoder
-from app.types import Floats
+from app.types import Floats, RescoreCandidate, SearchRequest
 from models import static
 from models.encode import product_vectors
 from models.static import Bags, StaticCheck, fit_static
+from scripts.cli import main as aisle
 from tests import tiny
+from tests.conftest import open_current
 
 TITLES = [str(row["title"]).lower() for row in tiny.products(300)]
 
@@ -143,3 +150,61 @@ def test_too_few_products_are_not_fitted(encoder: Encoder, vectors: Floats) -> N
     """Nothing could be held out, and the message says how many it takes."""
     with pytest.raises(ValueError, match="19 products"):
         fit_static(encoder, TITLES[:19], vectors[:19])
+
+
+def test_a_build_writes_the_table_and_its_check(tiny_bundles: Path) -> None:
+    """The manifest holds the figures, and the profile that needs the table is there."""
+    store = BundleStore(tiny_bundles)
+    manifest = store.verify(store.current() or "")
+    assert TABLE in manifest.parts and manifest.content["static"]["passed"]
+    assert manifest.content["ranking"]["profiles"]["fast"]["encoder"] == "static"
+
+
+@pytest.mark.parametrize("way", ["off", "failed"])
+def test_without_a_sound_table_there_is_no_fast_profile(
+    way: str, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Switched off or failed, the version says why, and serves without it."""
+    catalogue = tiny.write_catalogue(tmp_path / "products.jsonl", tiny.products())
+    command = ["build", str(catalogue), "--encoder", str(tiny_encoder), "--bundles", str(tmp_path / "b")]
+    if way == "failed":
+        monkeypatch.setattr(StaticCheck, "passed", property(lambda check: check.recall >= 1.01))
+    assert aisle([*command, *(["--static", "off"] if way == "off" else [])]) == 0
+    searcher = open_current(tmp_path / "b")
+    store = BundleStore(tmp_path / "b")
+    content = store.verify(store.current() or "").content
+    assert "fast" not in searcher.ranking.profiles and searcher.static is None
+    assert not (store.path(store.current() or "") / TABLE).exists()
+    assert content["static"]["passed"] is False
+    assert "reason" in content["static"] if way == "off" else content["static"]["recall"] < 1.01
+
+
+def test_a_version_that_lost_its_table_is_refused(tiny_bundles: Path, tmp_path: Path) -> None:
+    """A ranking that asks for the table does not open without it."""
+    shutil.copytree(tiny_bundles, tmp_path / "b")
+    store = BundleStore(tmp_path / "b")
+    folder = store.path(store.current() or "")
+    (folder / TABLE).unlink()
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["parts"][TABLE]
+    sealed = store.seal(folder, manifest["content"])
+    store.publish(sealed)
+    with pytest.raises(CorruptPart, match=TABLE):
+        open_current(tmp_path / "b")
+
+
+def test_the_fast_profile_asks_the_table_and_no_network(tiny_bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its searches and rescorings never run the encoder; the default profile's do (control)."""
+    searcher = open_current(tiny_bundles)
+    asked: list[str] = []
+    real = searcher.encoder.queries
+    monkeypatch.setattr(searcher.encoder, "queries", lambda texts: asked.extend(texts) or real(texts))
+    for profile, expected in (("fast", []), ("default", ["wooden lamp"])):
+        query = searcher.query(SearchRequest("wooden lamp", profile=profile))
+        job = SearchJob(searcher, query, perf_counter())
+        searcher.search([job])
+        assert job.error is None and job.answer is not None and job.vector is not None
+        assert asked == expected
+        rescored = RescoreJob(searcher, "wooden lamp", query.profile, [RescoreCandidate(id="p004")])
+        searcher.rescore(rescored)
+        assert asked == expected * 2 and rescored.results[0].score is not None
