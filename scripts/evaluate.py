@@ -156,7 +156,7 @@ def _judged_pairs(
         shape = ranking.profiles[profile]
         for query_id in query_ids:
             one = examined[query_id]
-            probabilities.append(shape.link.probability(one.judged_features @ np.array(shape.weights)))
+            probabilities.append(shape.link.probability(one.judged_features @ np.array(shape.weights), one.clarity))
             labels.append(one.grades >= gain.relevant_at)
             ids += [query_id] * len(one.grades)
     return np.concatenate(probabilities), np.concatenate(labels).astype(np.float64), tuple(ids)

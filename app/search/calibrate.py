@@ -1,37 +1,74 @@
-"""Stage 8: a raw score becomes the probability that the product is relevant."""
+"""Stage 8: a raw score becomes the probability that the product is relevant.
+
+The raw score compares products for one query; how likely its products are to be relevant at all depends on the query,
+too. What tells of that is how its unfiltered lists fall off (query performance prediction: Shtok et al. 2012): one
+product far ahead of the fortieth is a find, forty that answer the words alike are the accessories of something else.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from app.types import Floats
+
+CLARITY = ("words_best", "words_fortieth", "dense_best", "dense_fortieth")
+"""What a link may know of a query as a whole: scores of its unfiltered lexical and dense lists; 0 where a list was not
+asked for, or is shorter."""
+_FORTIETH = 39
+NO_CLARITY = (0.0,) * len(CLARITY)
+Clarity = tuple[float, ...]
+
+
+def clarity_of(words: Floats, meaning: Floats) -> Clarity:
+    """The CLARITY of a query by the scores of both legs, best first."""
+    return (*_fall(words), *_fall(meaning))
+
+
+def _fall(scores: Floats) -> tuple[float, float]:
+    best = float(scores[0]) if len(scores) else 0.0
+    return best, float(scores[_FORTIETH]) if len(scores) > _FORTIETH else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """P(relevant) = 1 / (1 + exp(-(slope · raw + intercept))), strictly increasing. `calibrated` is false where the
-    catalogue has no judgements of its own and inherits the shipped link. Source: Platt, 1999."""
+    """P(relevant) = 1 / (1 + exp(-(slope · raw + weights · clarity + intercept))), strictly increasing in raw.
+    `calibrated` is false where the catalogue has no judgements of its own and inherits the shipped link. Source: Platt,
+    1999."""
 
     slope: float
     intercept: float
     calibrated: bool
+    weights: tuple[float, ...] = NO_CLARITY
 
     @classmethod
     def from_json(cls, value: Any) -> Link:
         """Raises ValueError for a link that is not strictly increasing."""
         slope, intercept = float(value["slope"]), float(value["intercept"])
-        if not (math.isfinite(slope) and math.isfinite(intercept) and slope > 0):
-            raise ValueError("link must have a positive slope")
-        return cls(slope, intercept, bool(value["calibrated"]))
+        weights = tuple(float(value["clarity"][name]) for name in CLARITY) if "clarity" in value else NO_CLARITY
+        if not (math.isfinite(slope) and math.isfinite(intercept) and slope > 0 and all(map(math.isfinite, weights))):
+            raise ValueError("link must have a positive slope and finite weights")
+        return cls(slope, intercept, bool(value["calibrated"]), weights)
 
     def to_json(self) -> dict[str, Any]:
-        return {"slope": self.slope, "intercept": self.intercept, "calibrated": self.calibrated}
+        link = {"slope": self.slope, "intercept": self.intercept, "calibrated": self.calibrated}
+        return link | ({"clarity": dict(zip(CLARITY, self.weights, strict=True))} if self.uses_clarity else {})
 
-    def probability(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Probabilities of raw scores, [n]."""
+    @property
+    def uses_clarity(self) -> bool:
+        return any(self.weights)
+
+    def offset(self, clarity: Clarity) -> float:
+        """What the logit of every product of a query gets: the intercept and what its clarity says."""
+        return self.intercept + math.fsum(map(operator.mul, self.weights, clarity))
+
+    def probability(self, raw: npt.NDArray[np.float64], clarity: Clarity = NO_CLARITY) -> npt.NDArray[np.float64]:
+        """Probabilities of one query's raw scores, [n]."""
         with np.errstate(over="ignore"):
-            result: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(self.slope * raw + self.intercept)))
+            result: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(self.slope * raw + self.offset(clarity))))
         return result

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.search.calibrate import Clarity
 from app.search.features import NAMES
 from app.search.rerank import Profile, Ranked
 
 
-def explanation(ranked: Ranked, position: int, profile: Profile) -> dict[str, Any]:
-    """What each feature brought to the hit at `position`."""
+def explanation(ranked: Ranked, position: int, profile: Profile, clarity: Clarity) -> dict[str, Any]:
+    """What each feature brought to the hit at `position`; `link` makes the score of `raw`:
+    1 / (1 + exp(-(slope · raw + offset)))."""
     return {
         "raw": float(ranked.raw[position]),
+        "link": {"slope": profile.link.slope, "offset": profile.link.offset(clarity)},
         "contributions": [
             {
                 "name": name,

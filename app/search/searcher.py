@@ -21,6 +21,7 @@ from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.search import features, respond, retrieve
+from app.search.calibrate import NO_CLARITY, Clarity, clarity_of
 from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
@@ -170,10 +171,13 @@ class Searcher:
         vector = job.vector if profile.uses_dense else None
         rows = [None if one.id is None else self.catalog.row(one.id) for one in job.candidates]
         held = np.array([row for row in rows if row is not None], dtype=np.int32)
-        scores = iter(_probabilities(features.of_rows(held, self.words, words, self.vectors, vector), profile))
+        clarity = self.clarity(words, vector, profile)
+        known = features.of_rows(held, self.words, words, self.vectors, vector)
+        scores = iter(_probabilities(known, profile, clarity))
         for index, (candidate, row) in enumerate(zip(job.candidates, rows, strict=True), job.start):
             if candidate.id is None:
-                job.results.append(self._rescore_text(index, candidate.text or "", words, vector, profile))
+                text = candidate.text or ""
+                job.results.append(self._rescore_text(index, text, words, vector, profile, clarity))
             elif row is None:
                 job.results.append(RescoreResult(index, error="unknown product"))
             else:
@@ -198,6 +202,15 @@ class Searcher:
         """JSON object of one product. Raises NotFound."""
         row = self._row(product_id)
         return respond.product(product_id, self.version, self.catalog.document(row))
+
+    def clarity(
+        self, words: LexicalQuery | None, vector: Floats | None, profile: Profile, *, needed: bool = False
+    ) -> Clarity:
+        """What a link may know of a query, by its lists without any filter; nothing where this profile's link asks for
+        nothing, unless it is `needed` (to fit one)."""
+        if not (needed or profile.link.uses_clarity):
+            return NO_CLARITY
+        return clarity_of(self._lexical(words, profile, None).scores, self._dense(vector, profile, None).scores)
 
     def result_set(self, query: Query, words: LexicalQuery | None, vector: Floats | None) -> Candidates:
         """filter ∩ (lexical top-D ∪ dense top-D above the floor), for a query with text."""
@@ -258,8 +271,14 @@ class Searcher:
             candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
             ranked = self.rank(candidates.rows, job.words, vector, profile)
             facets = self._facets(query, candidates.rows, job.words, vector, profile)
-            page = self._page(query, ranked, candidates, profile, facets)
+            page = self._page(query, ranked, candidates, profile, facets, self._clarity(job, near, vector, profile))
         return self._respond(job, page, profile.tier, profile.link.calibrated)
+
+    def _clarity(self, job: SearchJob, near: retrieve.DenseHits, vector: Floats | None, profile: Profile) -> Clarity:
+        """Without a filter, and where the job's lists are the profile's own, those at hand will do."""
+        if job.query.filter is not None or profile is not job.query.profile:
+            return self.clarity(job.words, vector, profile)
+        return clarity_of((job.found or retrieve.NO_LEXICAL_HITS).scores, near.scores)
 
     def _browse(self, job: SearchJob) -> SearchAnswer:
         request = job.query.request
@@ -280,7 +299,13 @@ class Searcher:
         return self._respond(job, page, TIER_BROWSE, calibrated=False)
 
     def _page(
-        self, query: Query, ranked: Ranked, candidates: Candidates, profile: Profile, facets: dict[str, Any]
+        self,
+        query: Query,
+        ranked: Ranked,
+        candidates: Candidates,
+        profile: Profile,
+        facets: dict[str, Any],
+        clarity: Clarity,
     ) -> respond.Page:
         request = query.request
         if request.sort:
@@ -289,8 +314,10 @@ class Searcher:
             chosen = [positions[int(row)] for row in ordered[request.offset : request.offset + request.k]]
         else:
             chosen = list(range(request.offset, min(request.offset + request.k, len(ranked.rows))))
-        scores = profile.link.probability(ranked.raw[chosen]).tolist()
-        explanations = [explanation(ranked, position, profile) for position in chosen] if request.explain else None
+        scores = profile.link.probability(ranked.raw[chosen], clarity).tolist()
+        explanations = None
+        if request.explain:
+            explanations = [explanation(ranked, position, profile, clarity) for position in chosen]
         return respond.Page(ranked.rows[chosen], scores, explanations, len(candidates.rows), candidates.exact, facets)
 
     def _facets(
@@ -342,7 +369,13 @@ class Searcher:
         return self.ranking.profiles[TIER_LEXICAL]
 
     def _rescore_text(
-        self, index: int, given: str, words: LexicalQuery, vector: Floats | None, profile: Profile
+        self,
+        index: int,
+        given: str,
+        words: LexicalQuery,
+        vector: Floats | None,
+        profile: Profile,
+        clarity: Clarity,
     ) -> RescoreResult:
         text = normalize_text(given)
         if not text:
@@ -353,7 +386,7 @@ class Searcher:
             return RescoreResult(index, error="encoder not available")
         known = features.of_text(text, text, product, self.words, words, vector)
         missing = self.catalog.schema.text_roles_beyond_title()
-        return RescoreResult(index, score=_probabilities(known, profile)[0], missing_fields=missing)
+        return RescoreResult(index, score=_probabilities(known, profile, clarity)[0], missing_fields=missing)
 
     def _row(self, product_id: str) -> int:
         row = self.catalog.row(product_id)
@@ -362,8 +395,8 @@ class Searcher:
         return row
 
 
-def _probabilities(known: features.Features, profile: Profile) -> list[float]:
-    scores: list[float] = profile.link.probability(raw_scores(contributions(known, profile))).tolist()
+def _probabilities(known: features.Features, profile: Profile, clarity: Clarity) -> list[float]:
+    scores: list[float] = profile.link.probability(raw_scores(contributions(known, profile)), clarity).tolist()
     return scores
 
 
