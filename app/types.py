@@ -107,6 +107,28 @@ class RescoreAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """A query or a product's text (exactly one is given) whose `k` likeliest categories are asked for."""
+
+    query: str | None
+    text: str | None = None
+    k: int = 10
+    timeout_ms: float = 1000.0
+    collection: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyAnswer:
+    """Categories, values of `field`, with the probability that what was asked about is in each; the likeliest first.
+    `corrected` is the query that was classified, where it is not what was typed."""
+
+    version: str
+    field: str
+    corrected: str | None
+    categories: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """One catalogue row as the reader gives it: an id and its fields by name (after the mapping)."""
 

@@ -31,6 +31,7 @@ from app.search.rerank import Ranking
 from app.search.searcher import Searcher
 from app.types import Floats, Product
 from models.blend import default_ranking, examine, fit_ranking
+from models.categories import fit_categories
 from models.encode import product_vectors
 from models.relevance import Gain, Queries
 from scripts.judged import add_judgement_arguments, load_judgements
@@ -128,6 +129,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             )
 
         ranking, judgements = _ranking(arguments, searcher(default_ranking()), output)
+        categories = fit_categories(catalog, index, encoder)
         golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
         content = {
@@ -141,6 +143,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "ranking": ranking.to_json(),
             "synonyms": len(synonyms.rules),
             "judgements": judgements,
+            "categories": categories,
         }
         version = store.seal(folder, content)
     store.verify(version)

@@ -102,6 +102,18 @@ class RescoreResponse(BaseModel):
     items: list[RescoreItemAnswer | RescoreItemError]
 
 
+class CategoryShare(BaseModel):
+    value: str = Field(description="a value of `field`, as a filter takes it")
+    probability: float = Field(ge=0, le=1, description="that what was asked about is in this category")
+
+
+class ClassifyResponse(BaseModel):
+    version: str
+    field: str = Field(description="the catalogue's field with the role category")
+    corrected: str | None = Field(description="the query classified, where the typed one was misspelt; else null")
+    categories: list[CategoryShare]
+
+
 class RerankText(BaseModel):
     text: str
 

@@ -21,6 +21,7 @@ from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.search import features, respond, retrieve
+from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
@@ -76,7 +77,7 @@ class RescoreJob:
     degraded: list[str] = field(default_factory=list)
 
 
-Job = SearchJob | RescoreJob
+Job = SearchJob | RescoreJob | ClassifyJob
 
 
 def process(jobs: Sequence[Job]) -> None:
@@ -85,8 +86,10 @@ def process(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if isinstance(job, SearchJob):
             searches.setdefault(job.searcher, []).append(job)
-        else:
+        elif isinstance(job, RescoreJob):
             job.searcher.rescore(job)
+        else:
+            job.run()
     for searcher, group in searches.items():
         searcher.search(group)
 
@@ -104,6 +107,7 @@ class Searcher:
         vectors: VectorIndex,
         encoder: Encoder,
         ranking: Ranking,
+        classifier: Classifier | None = None,
     ) -> None:
         self.collection = collection
         self.version = version
@@ -112,6 +116,7 @@ class Searcher:
         self.vectors = vectors
         self.encoder = encoder
         self.ranking = ranking
+        self.classifier = classifier
         self._correct = _correction(words, encoder)
 
     def query(self, request: SearchRequest) -> Query:

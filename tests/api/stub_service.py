@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from app.errors import BadInput, NotFound
-from app.types import RescoreAnswer, RescoreItem, RescoreResult, SearchAnswer, SearchRequest, Timing
+from app.types import (
+    ClassifyAnswer,
+    ClassifyRequest,
+    RescoreAnswer,
+    RescoreItem,
+    RescoreResult,
+    SearchAnswer,
+    SearchRequest,
+    Timing,
+)
 
 VERSION = "20261123-ab12cd34"
 TAIL = (
@@ -64,6 +73,11 @@ class StubService:
             for index, candidate in enumerate(item.candidates)
         )
         return RescoreAnswer(self.version_of(item), "ltr", results)
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        await self._work()
+        self._known(request.collection)
+        return ClassifyAnswer(VERSION, "category", None, (("Audio", 0.75), ("Cables", 0.25))[: request.k])
 
     async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
         self.product(product_id, collection=collection)
