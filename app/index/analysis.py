@@ -161,7 +161,12 @@ def fold(word: str) -> str:
 
 def token_weight(token: str) -> float:
     """How much a term of a query counts: pairs of unspaced characters less than everything else."""
-    return BIGRAM_WEIGHT if len(token) == 2 and _IDEOGRAPHS.fullmatch(token) else 1.0
+    return BIGRAM_WEIGHT if len(token) == 2 and is_unspaced(token) else 1.0
+
+
+def is_unspaced(token: str) -> bool:
+    """Whether a token is of a script without spaces between words."""
+    return _IDEOGRAPHS.fullmatch(token) is not None
 
 
 def last_word(normalized: str) -> str:
