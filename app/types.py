@@ -47,6 +47,7 @@ class SearchRequest:
     fields: tuple[str, ...] | None = None
     collection: str = "default"
     prefix: bool = False
+    relax: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ _CLASSIFY_EXAMPLE = {"query": "leather hiking boots", "k": 3, "collection": "ret
 _RERANK_EXAMPLE = {"query": "running shoes", "documents": ["Trail shoes", "Rain jacket"], "top_n": 1}
 _TEI_EXAMPLE = {"query": "running shoes", "texts": ["Trail shoes", "Rain jacket"]}
 _SEARCH_NAMES = {"q": "query"} | {
-    name: name for name in ("k", "offset", "collection", "profile", "prefix", "explain", "timeout_ms")
+    name: name for name in ("k", "offset", "collection", "profile", "prefix", "relax", "explain", "timeout_ms")
 }
 _TEI_ANSWER = {"type": "array", "items": {"$ref": _REF.format(model="TeiResult")}}
 _TEXT = {"type": "string"}

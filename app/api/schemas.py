@@ -88,6 +88,7 @@ class SearchBody(Strict):
     )
     collection: Name = "default"
     prefix: bool = Field(False, description="the last word may be unfinished, for search as you type")
+    relax: bool = Field(False, description="where nothing is found, search for fewer words and say so in `relaxed`")
     context: Context | None = Field(None, description=Context.__doc__)
 
     @model_validator(mode="after")
@@ -111,6 +112,7 @@ class SearchBody(Strict):
             fields=self.fields,
             collection=self.collection,
             prefix=self.prefix,
+            relax=self.relax,
         )
 
 

@@ -137,6 +137,11 @@ def tokens(normalized: str) -> list[str]:
     return terms
 
 
+def is_unit(word: str) -> bool:
+    """Whether a word of a normalised text names a unit of measure."""
+    return word in _UNITS
+
+
 def units(normalized: str) -> Iterator[tuple[str, int, int]]:
     """The words of a normalised text one by one, folded as `tokens` folds them, and single unspaced characters: each
     with its [start, end) in the text without accents (`without_accents`)."""

@@ -240,6 +240,11 @@ class LexicalIndex:
         order = np.argsort(-frequency, kind="stable")[:EXPANSIONS]
         return [low + int(place) for place in order]
 
+    def information(self, text: str) -> float:
+        """The largest idf of a text's terms in this version; −1 where it knows none of them."""
+        numbers = [self._vocabulary.numbers[term] for term in tokens(text) if term in self._vocabulary.numbers]
+        return max((float(self._statistics.idf[number, 1]) for number in numbers), default=-1.0)
+
     def search(self, query: LexicalQuery, depth: int, allowed: Mask | None = None) -> LexicalHits:
         """The `depth` best of the rows that match, under the mean of the two fields' shares of their bounds.
 

@@ -7,7 +7,7 @@ A job keeps what it has found so far, so that at its deadline somebody else can 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -26,6 +26,7 @@ from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
+from app.search.relax import Relaxed, nothing_left, relaxations
 from app.search.rerank import STATIC, Profile, Ranked, Ranking, contributions, rank, raw_scores
 from app.search.static import StaticEncoder
 from app.search.understand import corrected
@@ -60,6 +61,8 @@ class SearchJob:
     error: AisleError | None = None
     degraded: list[str] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
+    relaxed: Relaxed | None = None
+    total: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -147,6 +150,8 @@ class Searcher:
         for job in jobs:
             try:
                 job.answer = self._answer(job)
+                if not job.total and job.query.text is not None and job.query.request.relax:
+                    job.answer = self._with_fewer_words(job) or job.answer
             except AisleError as error:
                 job.error = error
 
@@ -266,6 +271,23 @@ class Searcher:
             page = self._page(query, ranked, candidates, profile, facets)
         return self._respond(job, page, profile.tier, profile.link.calibrated)
 
+    def _with_fewer_words(self, job: SearchJob) -> SearchAnswer | None:
+        """The answer to a shorter query, or to the filter alone, that finds something. Words are alternatives, so only
+        the dense leg may find more for fewer of them."""
+        asked = job.query.text or ""
+        tries = list(relaxations(asked, self.words)) if job.vector is not None else []
+        if job.query.filter is not None:
+            tries.append(nothing_left(asked))
+        for one in tries:
+            again = SearchJob(self, replace(job.query, text=one.text), job.submitted, timings=job.timings, relaxed=one)
+            again.degraded = list(job.degraded)
+            self._find_words(again)
+            self._embed([again])
+            answer = self._answer(again)
+            if again.total:
+                return answer
+        return None
+
     def _browse(self, job: SearchJob) -> SearchAnswer:
         request = job.query.request
         with _Stopwatch(job, "browse"):
@@ -315,6 +337,7 @@ class Searcher:
         return counts
 
     def _respond(self, job: SearchJob, page: respond.Page, tier: str, calibrated: bool) -> SearchAnswer:
+        job.total = page.total
         with _Stopwatch(job, "respond"):
             tail = respond.tail(
                 page,
@@ -324,7 +347,8 @@ class Searcher:
                 degraded=job.degraded,
                 calibrated=calibrated,
                 fields=job.query.request.fields,
-                corrected=job.query.text if job.query.corrected else None,
+                corrected=(job.relaxed.asked if job.relaxed else job.query.text) if job.query.corrected else None,
+                relaxed=(job.relaxed.text, job.relaxed.dropped) if job.relaxed else None,
             )
         return SearchAnswer(tail, self.version, tier, False, tuple(job.degraded), tuple(job.timings))
 
