@@ -1,8 +1,8 @@
 """Units, model numbers and names of signs: a query, a product text, and whether the words of the one are in the other.
 
 Spellings of one measure meet (1.5L, 1.5 litre). Measures are not converted: 1500 ml is not found by "1.5 l", nor 43 cm
-by "17 inch". A shop writes its sizes in the unit that its customers use and rounds as it likes (17.3" is sold as 44 cm),
-and a converted size would look as exact as a typed one; the encoder and the other words still bring the product.
+by "17 inch". A shop writes its sizes in the unit of its customers and rounds as it likes (17.3" is sold as 44 cm), and
+a converted size would look as exact as a typed one; the encoder and the other words still bring the product.
 """
 
 from __future__ import annotations
