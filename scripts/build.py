@@ -18,6 +18,7 @@ import models
 from app import __version__
 from app.errors import BadInput, BundleError
 from app.index.analysis import normalize_text
+from app.index.arrays import load_array
 from app.index.bundle import BundleStore, Manifest
 from app.index.catalog import Catalog
 from app.index.dense import ExactIndex, FaissIndex, VectorIndex
@@ -35,12 +36,14 @@ from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, w
 from models.categories import fit_categories
 from models.encode import product_vectors
 from models.relevance import Gain, Queries
+from models.smooth import SHARE, smoothed
 from models.static import fit_static
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.readers import open_catalogue
 
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
+EMBEDDINGS = "embeddings.npy"
 HASHES = "hashes.npy"
 _GOLDEN_QUERIES = 20
 _PROBES = 50
@@ -69,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="fit a static query encoder for the profile fast, kept where it passes its check (default: auto)",
     )
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        metavar="SHARE",
+        help="how much of a product's vector is its nearest products', 0 to 0.9 "
+        f"(default: {SHARE}; 0 for vectors that are given)",
+    )
     judged = parser.add_argument_group("judgements", "fit the ranking and the probabilities to this shop")
     add_judgement_arguments(judged, required=False)
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
@@ -88,6 +98,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         raise BadInput("--queries and --qrels belong together")
     if arguments.vectors and arguments.reuse:
         raise BadInput("--vectors and --reuse exclude each other")
+    if arguments.smoothing is not None and not 0 <= arguments.smoothing <= 0.9:
+        raise BadInput("--smoothing is a share, 0 to 0.9")
     synonyms = read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS
     started = time.perf_counter()
     store = BundleStore(arguments.bundles, arguments.collection)
@@ -112,16 +124,18 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     encoder = Encoder(arguments.encoder)
     texts = [dense_texts(product, schema) for product in products]
     vectors = _vectors(arguments, store, encoder, products, texts, output)
+    stored, neighbours = _smoothed(arguments, vectors.values, output)
     with store.building() as folder:
         output.say("indexing")
         catalog = Catalog.build(products, schema)
         catalog.save(folder)
         words = LexicalIndex.build((lexical_texts(product, schema) for product in products), synonyms=synonyms)
         words.save(folder)
-        index = FaissIndex.build(vectors.values)
+        index = FaissIndex.build(stored)
         index.save(folder)
+        np.save(folder / EMBEDDINGS, vectors.values.astype(np.float16))
         np.save(folder / HASHES, _hashes(texts))
-        static, checked = _static(arguments, encoder, [title for title, _ in texts], vectors.values, output)
+        static, checked = _static(arguments, encoder, [title for title, _ in texts], stored, output)
         if static is not None:
             static.save(folder)
         for name in (MODEL, PRODUCT_MODEL, TOKENIZER, DESCRIPTION):
@@ -152,7 +166,12 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "encoder": {key: encoder.description.get(key) for key in ("name", "dimension", "precision")},
             "vectors": {"embedded": vectors.embedded, "reused": vectors.reused, "given": vectors.given},
             "static": checked,
-            "dense": {"kind": index.kind, "recall_at_100": _recall_probe(index, vectors.values)},
+            "dense": {
+                "kind": index.kind,
+                "recall_at_100": _recall_probe(index, stored),
+                "neighbours": neighbours,
+                "smoothing": _share(arguments) if neighbours else 0.0,
+            },
             "ranking": ranking.to_json(),
             "synonyms": len(synonyms.rules),
             "judgements": judgements,
@@ -225,6 +244,18 @@ def _vectors(
     return _Vectors(values, len(missing), len(products) - len(missing), 0)
 
 
+def _share(arguments: argparse.Namespace) -> float:
+    """Vectors that are given are taken as they are, unless something else is said."""
+    if arguments.smoothing is not None:
+        return float(arguments.smoothing)
+    return 0.0 if arguments.vectors else SHARE
+
+
+def _smoothed(arguments: argparse.Namespace, vectors: Floats, output: Output) -> tuple[Floats, int]:
+    with output.progress("finding neighbours", unit="products", total=len(vectors)) as tick:
+        return smoothed(vectors, _share(arguments), tick)
+
+
 def _old_vectors(store: BundleStore, version: str, encoder: Encoder) -> dict[bytes, Floats]:
     name = store.current() if version == "current" else version
     if name is None:
@@ -234,9 +265,9 @@ def _old_vectors(store: BundleStore, version: str, encoder: Encoder) -> dict[byt
     # The description holds the digests of model and tokenizer, the prefixes and the token limits.
     if manifest.parts[DESCRIPTION][0] != encoder.digest:
         raise BadInput(f"--reuse {name}: it was made with another encoder ({DESCRIPTION} differs)")
-    index = FaissIndex.load(folder)
+    embeddings = load_array(folder / EMBEDDINGS, np.float16, None, encoder.dimension)
     hashes = np.load(folder / HASHES, allow_pickle=False)
-    return {bytes(digest): index.vector(row) for row, digest in enumerate(hashes)}
+    return {bytes(digest): vector for digest, vector in zip(hashes, embeddings.astype(np.float32), strict=True)}
 
 
 def _given(path: Path, ids: list[str], encoder: Encoder, texts: Sequence[tuple[str, str]], output: Output) -> Floats:

@@ -7,7 +7,7 @@
     │   ├── manifest.json     sha256 and size of every other file, and the ranking configuration
     │   ├── encoder.onnx tokenizer.json encoder.json
     │   ├── static.npy        rows of the static query encoder, where it passed its check
-    │   ├── dense.faiss vectors.npy hashes.npy
+    │   ├── dense.faiss embeddings.npy hashes.npy    what is searched; what the next build may reuse
     │   ├── lexical.* catalog.*
     │   └── golden.json       queries and their expected answers, re-run at every start
     └── collections/NAME/     the same again for every collection but "default"

@@ -5,13 +5,14 @@ ln(1 + (N − n + ½)/(n + ½))). Each posting holds its finished impact for bot
 stored numbers. A *group* of query terms counts once, by its best term: a word, its synonyms, its completions.
 
 Files, written and read here alone: `lexical.json` (parameters, statistics, counts), `lexical.vocabulary` (terms, UTF-8,
-one a line, ascending), `lexical.{starts,rows,impacts,peaks,idf}.npy` and, where there are any,
+one a line, ascending), `lexical.{starts,rows,impacts,peaks,idf}.npy`, the titles (titles.py) and, where there are any,
 `lexical.synonyms.json`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
@@ -29,13 +30,24 @@ from app.index.analysis import last_word, token_weight, tokens
 from app.index.arrays import load_array, save_array
 from app.index.chinese import MODIFIER
 from app.index.negation import NOT
-from app.index.postings import Postings, Statistics, Vocabulary, collect, frozen, sound, tokenize, tokenize_new
+from app.index.postings import (
+    Postings,
+    Statistics,
+    TokenizedField,
+    Vocabulary,
+    collect,
+    frozen,
+    sound,
+    tokenize,
+    tokenize_new,
+)
 from app.index.spelling import Spelling
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.index.terms import Wanted, product_terms, query_terms
+from app.index.titles import TitleQuery, Titles, separators_in, title_query
 from app.types import Floats, Mask, Rows
 
-FORMAT = 1
+FORMAT = 2
 SYNONYMS = "lexical.synonyms.json"
 EXPANSIONS = 64
 PREFIX_WEIGHT = 0.8
@@ -60,7 +72,7 @@ class LexicalQuery:
     """A parsed query: terms of the version's vocabulary in groups, and the most that any product could score.
 
     groups: int32 [n], ascending; terms: int32 [n]; weights: float32 [n]; bound: (title, all), 0 where no product can
-    match; words: the query's terms, known or not, marked where they must be absent.
+    match; words: the query's terms, known or not, marked where they must be absent; title: what they ask of a title.
     """
 
     groups: npt.NDArray[np.int32]
@@ -68,6 +80,7 @@ class LexicalQuery:
     weights: Floats
     bound: tuple[float, float]
     words: tuple[str, ...]
+    title: TitleQuery
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,19 +101,19 @@ class LexicalIndex:
         vocabulary: Vocabulary,
         statistics: Statistics,
         postings: Postings,
-        products: int,
+        titles: Titles,
         spelling: Spelling | None = None,
         synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         self._vocabulary = vocabulary
         self._statistics = statistics
         self._postings = postings
-        self._products = products
+        self._titles = titles
         self.synonyms = synonyms
         self.spelling = spelling or Spelling(vocabulary, np.diff(postings.starts))
 
     def __len__(self) -> int:
-        return self._products
+        return len(self._titles)
 
     @classmethod
     def build(
@@ -119,7 +132,8 @@ class LexicalIndex:
             ]
         )
         postings, statistics = collect(title, text, len(vocabulary.terms), frozen(fields), idf=None)
-        return cls(vocabulary, statistics, postings, len(title.ends) - 1, synonyms=synonyms)
+        titles = Titles(title, separators_in(vocabulary.numbers))
+        return cls(vocabulary, statistics, postings, titles, synonyms=synonyms)
 
     def extend(self, texts: Iterable[tuple[str, str]]) -> LexicalIndex:
         """An index of further texts, rows from 0, under this version's vocabulary and statistics: one parsed query
@@ -128,15 +142,14 @@ class LexicalIndex:
         numbers = self._vocabulary.numbers
         title, text = tokenize(texts, lambda term: numbers.get(term, -1), self.synonyms)
         postings, _ = collect(title, text, len(numbers), self._statistics.fields, self._statistics.idf)
-        return LexicalIndex(
-            self._vocabulary, self._statistics, postings, len(title.ends) - 1, self.spelling, self.synonyms
-        )
+        titles = Titles(title, separators_in(numbers))
+        return LexicalIndex(self._vocabulary, self._statistics, postings, titles, self.spelling, self.synonyms)
 
     def save(self, folder: Path) -> None:
         """Write the index's files into an existing folder."""
         description = {
             "format": FORMAT,
-            "products": self._products,
+            "products": len(self),
             "terms": len(self._vocabulary.terms),
             "postings": len(self._postings.rows),
             "fields": [dict(zip(_FIELD_STATISTICS, field, strict=True)) for field in self._statistics.fields.tolist()],
@@ -155,6 +168,7 @@ class LexicalIndex:
         }
         for name, values in arrays.items():
             save_array(folder / f"lexical.{name}.npy", values)
+        self._titles.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> LexicalIndex:
@@ -193,7 +207,8 @@ class LexicalIndex:
             raise ValueError("postings out of range or out of order")
         known = folder / SYNONYMS
         synonyms = Synonyms.from_json(json.loads(known.read_bytes())) if known.exists() else NO_SYNONYMS
-        return cls(vocabulary, Statistics(idf, peaks, frozen(fields)), postings, products, synonyms=synonyms)
+        titles = Titles.load(folder, products, vocabulary.numbers)
+        return cls(vocabulary, Statistics(idf, peaks, frozen(fields)), postings, titles, synonyms=synonyms)
 
     def parse(self, text: str, prefix: bool = False) -> LexicalQuery:
         """The terms of a normalised query, each once, with their synonyms. With `prefix` the last word also matches the
@@ -201,21 +216,27 @@ class LexicalIndex:
         wanted = query_terms(text, self.synonyms)
         begun = last_word(text) if prefix else ""
         own = tokens(begun)[0] if begun else None
-        groups: list[int] = []
-        terms: list[int] = []
-        weights: list[float] = []
-        for group, one in enumerate(wanted):
+        alternatives: list[list[tuple[int, float]]] = []
+        for one in wanted:
             found = self._alternatives(one)
             if one.term.removeprefix(NOT) == own:
                 beginning = begun if one.term == own else NOT + begun
                 known = dict(found)
                 found += [(term, PREFIX_WEIGHT) for term in self._expansions(beginning) if term not in known]
-            groups.extend([group] * len(found))
-            terms.extend(term for term, _ in found)
-            weights.extend(weight for _, weight in found)
-        arrays = np.array(groups, np.int32), np.array(terms, np.int32), np.array(weights, np.float32)
+            alternatives.append(found)
+        flat = [(group, *one) for group, found in enumerate(alternatives) for one in found]
+        groups, terms = (np.array([one[part] for one in flat], np.int32) for part in (0, 1))
+        weights = np.array([weight for *_, weight in flat], np.float32)
         words = tuple(one.term for one in wanted)
-        return LexicalQuery(*arrays, kernels.bounds(*arrays, self._statistics.peaks), words)
+        bound = kernels.bounds(groups, terms, weights, self._statistics.peaks)
+        return LexicalQuery(groups, terms, weights, bound, words, self._title_query(words, alternatives))
+
+    def _title_query(self, words: tuple[str, ...], alternatives: list[list[tuple[int, float]]]) -> TitleQuery:
+        """A word that the version does not know is as rare as can be."""
+        numbers, idf = self._vocabulary.numbers, self._statistics.idf
+        rarest = math.log1p(2 * len(self) + 1)
+        of_words = [float(idf[numbers[word], 1]) if word in numbers else rarest for word in words]
+        return title_query(words, [[term for term, _ in found] for found in alternatives], of_words, numbers)
 
     def _alternatives(self, wanted: Wanted) -> list[tuple[int, float]]:
         """Terms of the vocabulary that satisfy a query's term, with their weights. A synonym that is rarer than the
@@ -250,8 +271,8 @@ class LexicalIndex:
 
         allowed: bool [products], or None for every row.
         """
-        if allowed is not None and len(allowed) != self._products:
-            raise ValueError(f"a mask of {len(allowed)} rows for {self._products} products")
+        if allowed is not None and len(allowed) != len(self):
+            raise ValueError(f"a mask of {len(allowed)} rows for {len(self)} products")
         postings = self._postings
         rows, scores, matched = kernels.best(
             postings.starts,
@@ -261,7 +282,7 @@ class LexicalIndex:
             query.terms,
             query.weights,
             *query.bound,
-            max(0, min(depth, self._products)),
+            max(0, min(depth, len(self))),
             _EVERY_ROW if allowed is None else frozen(allowed),
         )
         return LexicalHits(rows, scores, matched)
@@ -279,6 +300,17 @@ class LexicalIndex:
             *query.bound,
             frozen(rows),
         )
+
+    def title_features(self, query: LexicalQuery, rows: Rows) -> Floats:
+        """How the titles of any rows answer the query, float32 [rows, len(titles.FEATURES)]."""
+        return self._titles.features(query.title, rows)
+
+    def title_features_of(self, query: LexicalQuery, title: str) -> Floats:
+        """The same of a normalised title outside the index, float32 [1, len(titles.FEATURES)]."""
+        numbers = self._vocabulary.numbers
+        terms = np.array([numbers.get(term, -1) for term in product_terms(title, self.synonyms)], np.int32)
+        field = TokenizedField(terms, np.array([0, len(terms)], np.int64))
+        return Titles(field, separators_in(numbers)).features(query.title, np.zeros(1, np.int32))
 
     def score_text(self, query: LexicalQuery, title: str, text: str) -> tuple[float, float]:
         """Shares of the bound for a normalised text outside the index, as `scores` gives them for a product of the

@@ -11,23 +11,27 @@ import numpy.typing as npt
 
 from app.index.dense import VectorIndex
 from app.index.lexical import LexicalIndex, LexicalQuery
+from app.index.titles import FEATURES
 from app.types import Floats, Rows
 
-NAMES = ("dense", "bm25_title", "bm25_all")
+NAMES = ("dense", "bm25_title", "bm25_all", *FEATURES)
+LEGS = 3
+"""The first features are what the legs retrieve by."""
 Features = npt.NDArray[np.float64]
 
 
 def of_rows(
     rows: Rows, words: LexicalIndex, query: LexicalQuery | None, vectors: VectorIndex, vector: Floats | None
 ) -> Features:
-    """Features [n, 3] of catalogue rows: mean cosine of the query with the product's title and whole text (-1..1);
-    BM25 over the title and over the whole text, each divided by the most any product could get for these words (0..1).
-    A leg that was not run counts 0."""
+    """Features [n, len(NAMES)] of catalogue rows: mean cosine of the query with the product's title and whole text and
+    with its neighbours (-1..1); BM25 over the title and over the whole text, each divided by the most any product could
+    get for these words (0..1); how the title answers the words (0..1). A leg that was not run counts 0."""
     features = np.zeros((len(rows), len(NAMES)), dtype=np.float64)
     if vector is not None:
         features[:, 0] = vectors.scores(vector, rows)
     if query is not None:
-        features[:, 1:] = words.scores(query, rows)
+        features[:, 1:LEGS] = words.scores(query, rows)
+        features[:, LEGS:] = words.title_features(query, rows)
     return features
 
 
@@ -39,9 +43,10 @@ def of_text(
     query: LexicalQuery,
     vector: Floats | None,
 ) -> Features:
-    """Features [1, 3] of a product that is not in the catalogue, under the version's frozen statistics."""
+    """Features [1, len(NAMES)] of a product that is not in the catalogue, under the version's frozen statistics."""
     features = np.zeros((1, len(NAMES)), dtype=np.float64)
     if vector is not None and product_vector is not None:
         features[0, 0] = np.float32(np.dot(product_vector, vector))
-    features[0, 1:] = words.score_text(query, title, text)
+    features[0, 1:LEGS] = words.score_text(query, title, text)
+    features[0, LEGS:] = words.title_features_of(query, title)
     return features

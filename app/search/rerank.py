@@ -1,8 +1,8 @@
 """Stage 7: one raw score a candidate, as a sum of named contributions that a person can read.
 
 raw = Σ weight × feature, in float64, added in the order of `features.NAMES`: the contributions are the score.
-The relevance notes behind the features: four legs (BM25 and cosine, over titles and whole texts) made pure by dividing
-BM25 by the query's own upper bound.
+Additive, so that a person can read it and the sum can be exact; what each feature brings is in
+docs/decisions/reranker.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 from app.search.calibrate import Link
-from app.search.features import NAMES, Features
+from app.search.features import LEGS, NAMES, Features
 from app.types import TIER_HYBRID, TIER_LEXICAL, Rows
 
 TIER_DENSE = "dense"
@@ -41,7 +41,7 @@ class Profile:
 
     @property
     def uses_words(self) -> bool:
-        return any(weight != 0.0 for weight in self.weights[1:])
+        return any(weight != 0.0 for weight in self.weights[1:LEGS])
 
     @property
     def reach(self) -> int:
@@ -92,7 +92,8 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidates in rank order (raw descending, row ascending) with what each feature contributed, float64 [n, 3]."""
+    """Candidates in rank order (raw descending, row ascending) with what each feature contributed, float64
+    [n, len(NAMES)]."""
 
     rows: Rows
     raw: npt.NDArray[np.float64]
@@ -124,7 +125,8 @@ def rank(rows: Rows, features: Features, profile: Profile) -> Ranked:
 def _profile(name: str, value: Any) -> Profile:
     weights = tuple(float(value["weights"][feature]) for feature in NAMES)
     depth, floor = int(value["depth"]), float(value["floor"])
-    if len(value["weights"]) != len(NAMES) or not np.isfinite(sum(weights)) or min(weights) < 0 or not any(weights):
+    legs = weights[:LEGS]
+    if len(value["weights"]) != len(NAMES) or not np.isfinite(sum(map(abs, weights))) or min(legs) < 0 or not any(legs):
         raise ValueError(f"weights of profile {name}")
     if not 1 <= depth <= 10_000 or not np.isfinite(floor):
         raise ValueError(f"depth or floor of profile {name}")
