@@ -47,6 +47,7 @@ class SearchRequest:
     fields: tuple[str, ...] | None = None
     collection: str = "default"
     prefix: bool = False
+    relax: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,28 @@ class RescoreAnswer:
     tier: str
     results: tuple[RescoreResult, ...]
     degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """A query or a product's text (exactly one is given) whose `k` likeliest categories are asked for."""
+
+    query: str | None
+    text: str | None = None
+    k: int = 10
+    timeout_ms: float = 1000.0
+    collection: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyAnswer:
+    """Categories, values of `field`, with the probability that what was asked about is in each; the likeliest first.
+    `corrected` is the query that was classified, where it is not what was typed."""
+
+    version: str
+    field: str
+    corrected: str | None
+    categories: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

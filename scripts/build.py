@@ -33,6 +33,7 @@ from app.search.searcher import Searcher
 from app.search.static import StaticEncoder
 from app.types import Floats, Product
 from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, with_fast
+from models.categories import fit_categories
 from models.encode import product_vectors
 from models.relevance import Gain, Queries
 from models.smooth import SHARE, smoothed
@@ -153,6 +154,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 static=static,
             )
 
+        categories = fit_categories(catalog, index, encoder)
         ranking, judgements = _ranking(arguments, searcher, output, fast=static is not None)
         golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
@@ -173,6 +175,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "ranking": ranking.to_json(),
             "synonyms": len(synonyms.rules),
             "judgements": judgements,
+            "categories": categories,
         }
         version = store.seal(folder, content)
     store.verify(version)

@@ -48,11 +48,13 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     took_ms = (perf_counter() - started) * 1e3
     answer = json.loads(b"{" + job.answer.tail)
     lines = [f"searched for: {answer['corrected']}"] if answer["corrected"] else []
+    if answer["relaxed"]:
+        lines.append(f"nothing found with {' '.join(answer['relaxed']['dropped'])}: searched without")
     for place, hit in enumerate(answer["hits"], 1):
         title = next(
             (str(value) for name, value in hit["product"].items() if name == searcher.catalog.schema.roles.title), ""
         )
-        lines.append(f"{place:3}. {hit['score']:.3f}  {title[:100]}  [{hit['id']}]")
+        lines.append(f"{place:3}. {_score(hit)}  {title[:100]}  [{hit['id']}]")
         lines += [
             f"       {part['contribution']:+.4f}  {part['name']} {part['value']:.4f} × {part['weight']:g}"
             for part in (hit["explanation"] or {}).get("contributions", [])
@@ -64,3 +66,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     )
     output.result({"took_ms": round(took_ms, 3), **answer}, "\n".join(lines))
     return 0
+
+
+def _score(hit: dict[str, Any]) -> str:
+    return "  –  " if hit["score"] is None else f"{hit['score']:.3f}"

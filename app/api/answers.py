@@ -64,6 +64,13 @@ class FacetValue(BaseModel):
     count: int
 
 
+class RelaxedQuery(BaseModel):
+    """Nothing was found for the whole query: these are the hits, and their scores, for `text`. The filter holds."""
+
+    text: str | None = Field(description="what was searched for instead; null: the filter alone, by popularity")
+    dropped: list[str] = Field(description="the words left out, in the order of the query")
+
+
 class SearchResponse(BaseModel):
     request_id: str
     took_ms: float
@@ -72,6 +79,7 @@ class SearchResponse(BaseModel):
     tier: str
     degraded: Degraded
     corrected: str | None = Field(description="the text searched for, where the typed one was misspelt; else null")
+    relaxed: RelaxedQuery | None = Field(description="what was searched for where nothing had all of it; else null")
     total: Total
     hits: list[Hit]
     facets: dict[str, list[FacetValue]]
@@ -100,6 +108,18 @@ class RescoreItemError(BaseModel):
 class RescoreResponse(BaseModel):
     version: str
     items: list[RescoreItemAnswer | RescoreItemError]
+
+
+class CategoryShare(BaseModel):
+    value: str = Field(description="a value of `field`, as a filter takes it")
+    probability: float = Field(ge=0, le=1, description="that what was asked about is in this category")
+
+
+class ClassifyResponse(BaseModel):
+    version: str
+    field: str = Field(description="the catalogue's field with the role category")
+    corrected: str | None = Field(description="the query classified, where the typed one was misspelt; else null")
+    categories: list[CategoryShare]
 
 
 class RerankText(BaseModel):

@@ -15,6 +15,7 @@ from app import __version__
 from app.api import answers
 from app.api.schemas import (
     NDJSON,
+    ClassifyBody,
     ProductParams,
     RerankBody,
     RescoreBody,
@@ -65,10 +66,11 @@ _SEARCH_EXAMPLE = {
     "facets": ["brand", "color"],
 }
 _RESCORE_EXAMPLE = {"items": [{"query": "running shoes", "candidates": [{"text": "Trail running shoes, size 42"}]}]}
+_CLASSIFY_EXAMPLE = {"query": "leather hiking boots", "k": 3, "collection": "retail"}
 _RERANK_EXAMPLE = {"query": "running shoes", "documents": ["Trail shoes", "Rain jacket"], "top_n": 1}
 _TEI_EXAMPLE = {"query": "running shoes", "texts": ["Trail shoes", "Rain jacket"]}
 _SEARCH_NAMES = {"q": "query"} | {
-    name: name for name in ("k", "offset", "collection", "profile", "prefix", "explain", "timeout_ms")
+    name: name for name in ("k", "offset", "collection", "profile", "prefix", "relax", "explain", "timeout_ms")
 }
 _TEI_ANSWER = {"type": "array", "items": {"$ref": _REF.format(model="TeiResult")}}
 _TEXT = {"type": "string"}
@@ -124,6 +126,15 @@ OPERATIONS = (
         TeiBody,
         _TEI_EXAMPLE,
         error=answers.TeiError,
+    ),
+    Operation(
+        "/v1/classify",
+        "post",
+        "The likeliest categories of a query or a product",
+        answers.ClassifyResponse,
+        _WORK,
+        ClassifyBody,
+        _CLASSIFY_EXAMPLE,
     ),
     Operation(
         "/v1/products/{id}/similar",
@@ -193,7 +204,7 @@ def document(routes: Sequence[BaseRoute]) -> Json:
 
 
 def _schemas() -> Json:
-    read: list[type[BaseModel]] = [SearchBody, RescoreBody, RescoreLine, RerankBody, TeiBody]
+    read: list[type[BaseModel]] = [SearchBody, RescoreBody, RescoreLine, ClassifyBody, RerankBody, TeiBody]
     written = [model for model in vars(answers).values() if isinstance(model, type) and issubclass(model, BaseModel)]
     _, found = models_json_schema(
         [(model, "validation") for model in (*read, *written) if model is not BaseModel], ref_template=_REF
@@ -206,8 +217,8 @@ def _schemas() -> Json:
         {"required": ["query"], "properties": {"query": {"type": "string"}}},
         {"required": ["filter"], "properties": {"filter": {"type": "object"}}},
     ]
-    one_form = [{"required": [form], "properties": {form: _TEXT}} for form in ("id", "text")]
-    schemas["Candidate"]["oneOf"] = one_form
+    for model, forms in {"Candidate": ("id", "text"), "ClassifyBody": ("query", "text")}.items():
+        schemas[model]["oneOf"] = [{"required": [form], "properties": {form: _TEXT}} for form in forms]
     return schemas
 
 

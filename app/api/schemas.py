@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic_core import PydanticCustomError, ValidationError
 
 from app.errors import BadInput, MalformedInput
-from app.types import RescoreCandidate, RescoreItem, SearchRequest, Sort
+from app.types import ClassifyRequest, RescoreCandidate, RescoreItem, SearchRequest, Sort
 
 RESCORE_PATH = "/v1/rescore"
 NDJSON = b"application/x-ndjson"
@@ -26,6 +26,7 @@ MIN_TIMEOUT_MS = 1
 MAX_TIMEOUT_MS = 60_000
 MAX_PAIRS = 1000  # (query, candidate) pairs of one JSON rescoring, or of one line of a stream
 MAX_TEXT_CHARACTERS = 100_000  # of a candidate's text
+MAX_CATEGORIES = 100  # of one classification
 MAX_DOCUMENTS = 1000  # of one reranking
 MAX_LINE_BYTES = 1024 * 1024  # of a stream's line
 _MAX_LISTED_ERRORS = 20
@@ -87,6 +88,7 @@ class SearchBody(Strict):
     )
     collection: Name = "default"
     prefix: bool = Field(False, description="the last word may be unfinished, for search as you type")
+    relax: bool = Field(False, description="where nothing is found, search for fewer words and say so in `relaxed`")
     context: Context | None = Field(None, description=Context.__doc__)
 
     @model_validator(mode="after")
@@ -110,6 +112,7 @@ class SearchBody(Strict):
             fields=self.fields,
             collection=self.collection,
             prefix=self.prefix,
+            relax=self.relax,
         )
 
 
@@ -166,6 +169,27 @@ class RescoreParams(Strict):
 
     collection: Name = "default"
     profile: Name = "default"
+
+
+class ClassifyBody(Strict):
+    """Exactly one of `query` (what a shopper types) and `text` (any product text)."""
+
+    query: QueryText | None = None
+    text: CandidateText | None = None
+    k: int = Field(10, ge=1, le=MAX_CATEGORIES, description="categories to return")
+    timeout_ms: float | None = Field(None, ge=MIN_TIMEOUT_MS, le=MAX_TIMEOUT_MS)
+    collection: Name = "default"
+
+    @model_validator(mode="after")
+    def _one_form(self) -> ClassifyBody:
+        if (self.query is None) == (self.text is None):
+            raise PydanticCustomError("classify", "give either a query or a text")
+        return self
+
+    def request(self, timeout_ms: float) -> ClassifyRequest:
+        """What is asked; `timeout_ms` where it names no deadline of its own."""
+        timeout = timeout_ms if self.timeout_ms is None else self.timeout_ms
+        return ClassifyRequest(self.query, self.text, self.k, timeout, self.collection)
 
 
 class SimilarParams(Strict):

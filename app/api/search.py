@@ -24,6 +24,7 @@ _READERS: dict[str, Reader] = {
     "collection": text,
     "profile": text,
     "prefix": boolean,
+    "relax": boolean,
     "explain": boolean,
     "timeout_ms": number,
 }

@@ -137,6 +137,11 @@ def tokens(normalized: str) -> list[str]:
     return terms
 
 
+def is_unit(word: str) -> bool:
+    """Whether a word of a normalised text names a unit of measure."""
+    return word in _UNITS
+
+
 def units(normalized: str) -> Iterator[tuple[str, int, int]]:
     """The words of a normalised text one by one, folded as `tokens` folds them, and single unspaced characters: each
     with its [start, end) in the text without accents (`without_accents`)."""
@@ -161,7 +166,12 @@ def fold(word: str) -> str:
 
 def token_weight(token: str) -> float:
     """How much a term of a query counts: pairs of unspaced characters less than everything else."""
-    return BIGRAM_WEIGHT if len(token) == 2 and _IDEOGRAPHS.fullmatch(token) else 1.0
+    return BIGRAM_WEIGHT if len(token) == 2 and is_unspaced(token) else 1.0
+
+
+def is_unspaced(token: str) -> bool:
+    """Whether a token is of a script without spaces between words."""
+    return _IDEOGRAPHS.fullmatch(token) is not None
 
 
 def last_word(normalized: str) -> str:

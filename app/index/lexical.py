@@ -28,6 +28,7 @@ from app.errors import CorruptPart
 from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
 from app.index.arrays import load_array, save_array
+from app.index.chinese import MODIFIER
 from app.index.negation import NOT
 from app.index.postings import (
     Postings,
@@ -51,6 +52,7 @@ SYNONYMS = "lexical.synonyms.json"
 EXPANSIONS = 64
 PREFIX_WEIGHT = 0.8
 SYNONYM_WEIGHT = 0.9
+MODIFIER_WEIGHT = 0.7
 _FIELD_STATISTICS = ("average", "k1", "b")
 _EVERY_ROW = frozen(np.empty(0, np.bool_))
 
@@ -241,13 +243,14 @@ class LexicalIndex:
         word counts as if it were as frequent: else the products that say it otherwise would come before those that say
         it as the shopper does (as Lucene's SynonymQuery, which gives all of them one document frequency)."""
         numbers, idf = self._vocabulary.numbers, self._statistics.idf
-        weight = token_weight(wanted.term)
+        weight = token_weight(wanted.term.removeprefix(MODIFIER))
         found = [(numbers[term], weight) for term in (wanted.term, *wanted.equals) if term in numbers]
         own = idf[numbers[wanted.term], 1] if wanted.term in numbers else np.inf
-        for term in wanted.synonyms:
+        nearly = [(term, SYNONYM_WEIGHT) for term in wanted.synonyms]
+        for term, worth in (*nearly, *((term, MODIFIER_WEIGHT) for term in wanted.modifiers)):
             if term in numbers:
                 share = min(1.0, float(own / max(idf[numbers[term], 1], 1e-9)))
-                found.append((numbers[term], SYNONYM_WEIGHT * weight * share))
+                found.append((numbers[term], worth * weight * share))
         return found
 
     def _expansions(self, begun: str) -> list[int]:
@@ -257,6 +260,11 @@ class LexicalIndex:
         frequency = np.diff(self._postings.starts[low : high + 1])
         order = np.argsort(-frequency, kind="stable")[:EXPANSIONS]
         return [low + int(place) for place in order]
+
+    def information(self, text: str) -> float:
+        """The largest idf of a text's terms in this version; −1 where it knows none of them."""
+        numbers = [self._vocabulary.numbers[term] for term in tokens(text) if term in self._vocabulary.numbers]
+        return max((float(self._statistics.idf[number, 1]) for number in numbers), default=-1.0)
 
     def search(self, query: LexicalQuery, depth: int, allowed: Mask | None = None) -> LexicalHits:
         """The `depth` best of the rows that match, under the mean of the two fields' shares of their bounds.

@@ -108,6 +108,13 @@ def denied_terms(text: str) -> list[str]:
     return [NOT + term for start, end in spans for term in tokens(text[start:end])]
 
 
+def negated_phrases(text: str) -> list[tuple[int, int]]:
+    """Where a normalised query negates: [start, end) from the cue to the last word that it negates, or the other way
+    round; ascending."""
+    found = ((cue, _negated(cue, text)) for cue in _CUE.finditer(text))
+    return [(min(cue.start(), words[0].start), max(cue.end(), words[-1].end)) for cue, words in found if words]
+
+
 def negated_spans(text: str, *, operator: bool = True) -> list[tuple[int, int]]:
     """Where the negated words of a normalised text are: [start, end) of each, ascending, without overlap. A minus
     before a word is an operator of queries; in a title it is a dash."""

@@ -1,5 +1,5 @@
-"""What the lexical index holds of a product's text, and what a query asks of it: tokens, what is said to be absent, and
-the phrases of the synonyms.
+"""What the lexical index holds of a product's text, and what a query asks of it: tokens, what is said to be absent, in
+Chinese what a thing is for, and the phrases of the synonyms.
 
 A word that a text negates is another term than the word itself (negation tagging: Das and Chen 2001), so `fan without
 light` finds the products that say so rather than those that have a light. Products keep the plain word as well: who
@@ -10,27 +10,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.index.analysis import tokens, without_accents
+from app.index.analysis import is_unspaced, tokens, without_accents
+from app.index.chinese import MODIFIER, modifier_spans, without_asking
 from app.index.negation import NOT, denied_terms, negated_terms
 from app.index.synonyms import NO_SYNONYMS, Expansion, Synonyms, term_of
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One thing that a query asks for: a term, or as good as it (`equals`), or nearly (`synonyms`)."""
+    """One thing that a query asks for: a term, or as good as it (`equals`), or nearly (`synonyms`), or at least in
+    connection with something else (`modifiers`)."""
 
     term: str
     equals: tuple[str, ...] = ()
     synonyms: tuple[str, ...] = ()
+    modifiers: tuple[str, ...] = ()
 
 
 def product_terms(text: str, synonyms: Synonyms = NO_SYNONYMS) -> list[str]:
     """The lexical terms of a normalised product text, repeats kept."""
-    return [*tokens(text), *denied_terms(text), *synonyms.phrases(text)]
+    own, modifiers = _parted(text)
+    return [*tokens(own), *(MODIFIER + term for term in modifiers), *denied_terms(text), *synonyms.phrases(text)]
 
 
 def query_terms(text: str, synonyms: Synonyms = NO_SYNONYMS) -> list[Wanted]:
     """What a normalised query asks for, in order, each term once; terms that it wants absent are marked."""
+    text = without_asking(text)
     absent = frozenset(negated_terms(text))
     plain = without_accents(text)
     similar: dict[str, dict[str, None]] = {}
@@ -46,9 +51,26 @@ def query_terms(text: str, synonyms: Synonyms = NO_SYNONYMS) -> list[Wanted]:
             rest.append(plain[done:start])
             done = end
     rest.append(plain[done:])
-    wanted = {term: Wanted(term, (), tuple(similar.get(term, ()))) for term in tokens(" ".join(rest))}
-    wanted = {one.term: one for one in replaced} | wanted
+    own, modifiers = _parted(" ".join(rest))
+    wanted = {one.term: one for one in replaced}
+    for term in tokens(own):
+        marked = (MODIFIER + term,) if is_unspaced(term) else ()
+        wanted.setdefault(term, Wanted(term, (), tuple(similar.get(term, ())), marked))
+    for term in modifiers:
+        wanted.setdefault(MODIFIER + term, Wanted(MODIFIER + term, (term,), tuple(similar.get(term, ()))))
     return [_marked(one) if one.term in absent else one for one in wanted.values()]
+
+
+def _parted(text: str) -> tuple[str, list[str]]:
+    """The text without what only tells what a thing is for, and the terms of that."""
+    spans = modifier_spans(text)
+    if not spans:
+        return text, []
+    own, done = [], 0
+    for start, end in spans:
+        own.append(text[done:start])
+        done = end
+    return " ".join((*own, text[done:])), [term for start, end in spans for term in tokens(text[start:end])]
 
 
 def _replacements(found: Expansion) -> list[Wanted]:

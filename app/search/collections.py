@@ -24,6 +24,7 @@ from app.index.dense import FaissIndex
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
+from app.search.classify import classifier_of
 from app.search.embed import Encoder
 from app.search.rerank import STATIC, Ranking
 from app.search.searcher import RescoreJob, Searcher, SearchJob
@@ -100,6 +101,7 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
         encoder=encoder,
         ranking=ranking,
         static=StaticEncoder.load(folder, encoder) if wanted else None,
+        classifier=classifier_of(catalog, vectors, encoder, manifest.content),
     )
     return Served(searcher, _info(manifest.content), manifest.content, time.time())
 

@@ -93,5 +93,6 @@ def _parts(request: SearchRequest, text: str | None, corrected: bool, condition:
             request.explain,
             request.fields,
             request.prefix,
+            request.relax,
         ]
     )

@@ -34,9 +34,11 @@ def tail(
     calibrated: bool,
     fields: tuple[str, ...] | None,
     corrected: str | None = None,
+    relaxed: tuple[str | None, Sequence[str]] | None = None,
 ) -> bytes:
     """The answer's members after `request_id`, `took_ms` and `cached`, closing brace included. `corrected` is the text
-    that was searched for, where it is not what was typed."""
+    that was searched for, where it is not what was typed. `relaxed`: the shorter text that was searched for because
+    nothing was found for the whole of it (None: the filter alone), and the words dropped."""
     head = orjson.dumps(
         {
             "version": version,
@@ -44,6 +46,7 @@ def tail(
             "degraded": {"is": bool(degraded), "reasons": list(degraded)},
             "calibrated": calibrated,
             "corrected": corrected,
+            "relaxed": relaxed and {"text": relaxed[0], "dropped": relaxed[1]},
             "total": {"value": page.total, "relation": "eq" if page.exact else "gte"},
         }
     )

@@ -7,7 +7,7 @@ A job keeps what it has found so far, so that at its deadline somebody else can 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
@@ -22,10 +22,12 @@ from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.search import features, respond, retrieve
 from app.search.calibrate import NO_CLARITY, Clarity, clarity_of
+from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
+from app.search.relax import Relaxed, nothing_left, relaxations
 from app.search.rerank import STATIC, Profile, Ranked, Ranking, contributions, rank, raw_scores
 from app.search.static import StaticEncoder
 from app.search.understand import corrected
@@ -60,6 +62,8 @@ class SearchJob:
     error: AisleError | None = None
     degraded: list[str] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
+    relaxed: Relaxed | None = None
+    total: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -78,7 +82,7 @@ class RescoreJob:
     degraded: list[str] = field(default_factory=list)
 
 
-Job = SearchJob | RescoreJob
+Job = SearchJob | RescoreJob | ClassifyJob
 
 
 def process(jobs: Sequence[Job]) -> None:
@@ -87,8 +91,10 @@ def process(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if isinstance(job, SearchJob):
             searches.setdefault(job.searcher, []).append(job)
-        else:
+        elif isinstance(job, RescoreJob):
             job.searcher.rescore(job)
+        else:
+            job.run()
     for searcher, group in searches.items():
         searcher.search(group)
 
@@ -106,6 +112,7 @@ class Searcher:
         vectors: VectorIndex,
         encoder: Encoder,
         ranking: Ranking,
+        classifier: Classifier | None = None,
         static: StaticEncoder | None = None,
     ) -> None:
         """`static` is there where a profile of the ranking asks for it."""
@@ -116,6 +123,7 @@ class Searcher:
         self.vectors = vectors
         self.encoder = encoder
         self.ranking = ranking
+        self.classifier = classifier
         self.static = static
         self._correct = _correction(words, encoder)
 
@@ -143,6 +151,8 @@ class Searcher:
         for job in jobs:
             try:
                 job.answer = self._answer(job)
+                if not job.total and job.query.text is not None and job.query.request.relax:
+                    job.answer = self._with_fewer_words(job) or job.answer
             except AisleError as error:
                 job.error = error
 
@@ -280,6 +290,23 @@ class Searcher:
             return self.clarity(job.words, vector, profile)
         return clarity_of((job.found or retrieve.NO_LEXICAL_HITS).scores, near.scores)
 
+    def _with_fewer_words(self, job: SearchJob) -> SearchAnswer | None:
+        """The answer to a shorter query, or to the filter alone, that finds something. Words are alternatives, so only
+        the dense leg may find more for fewer of them."""
+        asked = job.query.text or ""
+        tries = list(relaxations(asked, self.words)) if job.vector is not None else []
+        if job.query.filter is not None:
+            tries.append(nothing_left(asked))
+        for one in tries:
+            again = SearchJob(self, replace(job.query, text=one.text), job.submitted, timings=job.timings, relaxed=one)
+            again.degraded = list(job.degraded)
+            self._find_words(again)
+            self._embed([again])
+            answer = self._answer(again)
+            if again.total:
+                return answer
+        return None
+
     def _browse(self, job: SearchJob) -> SearchAnswer:
         request = job.query.request
         with _Stopwatch(job, "browse"):
@@ -337,6 +364,7 @@ class Searcher:
         return counts
 
     def _respond(self, job: SearchJob, page: respond.Page, tier: str, calibrated: bool) -> SearchAnswer:
+        job.total = page.total
         with _Stopwatch(job, "respond"):
             tail = respond.tail(
                 page,
@@ -346,7 +374,8 @@ class Searcher:
                 degraded=job.degraded,
                 calibrated=calibrated,
                 fields=job.query.request.fields,
-                corrected=job.query.text if job.query.corrected else None,
+                corrected=(job.relaxed.asked if job.relaxed else job.query.text) if job.query.corrected else None,
+                relaxed=(job.relaxed.text, job.relaxed.dropped) if job.relaxed else None,
             )
         return SearchAnswer(tail, self.version, tier, False, tuple(job.degraded), tuple(job.timings))
 

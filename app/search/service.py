@@ -14,14 +14,17 @@ from time import perf_counter
 from typing import Any
 
 from app import metrics
-from app.errors import DeadlineExceeded, Unavailable
+from app.errors import BadInput, DeadlineExceeded, Unavailable
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, now
 from app.search.cache import Cache, answer_key, vector_key
+from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.normalize import Query
 from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
 from app.types import (
+    ClassifyAnswer,
+    ClassifyRequest,
     RescoreAnswer,
     RescoreCandidate,
     RescoreItem,
@@ -146,6 +149,30 @@ class SearchService:
         degraded = tuple(sorted({reason for job in jobs for reason in job.degraded}))
         tier = "lexical" if degraded else query.profile.tier
         return RescoreAnswer(searcher.version, tier, tuple(results), degraded)
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        """The likeliest categories of a query, spelt as a search would read it, or of a product's text.
+
+        Raises BadInput where the catalogue has no categories, EncoderUnavailable, DeadlineExceeded."""
+        deadline = after_ms(request.timeout_ms)
+        searcher = self._searcher(request.collection)
+        if searcher.classifier is None:
+            raise BadInput(f"collection {request.collection!r} has no categories: no field plays the role category")
+        corrected = vector = None
+        if request.query is not None:
+            query = searcher.query(SearchRequest(request.query, k=1, collection=request.collection))
+            text = query.text or ""
+            corrected = text if query.corrected else None
+            vector = self._cache.local_vector(vector_key(searcher.encoder.digest, text))
+        else:
+            text = product_text(request.text or "")
+        job = ClassifyJob(searcher.classifier, text, request.query is None, vector)
+        await self._batcher.run(job, deadline=deadline)
+        if job.error is not None:
+            raise job.error
+        return ClassifyAnswer(
+            searcher.version, searcher.classifier.model.field, corrected, tuple(job.ranked[: request.k])
+        )
 
     async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
         """Neighbours of a product. Raises NotFound."""

@@ -7,11 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 from app.errors import BadInput, NotFound
-from app.types import RescoreAnswer, RescoreItem, RescoreResult, SearchAnswer, SearchRequest, Timing
+from app.types import (
+    ClassifyAnswer,
+    ClassifyRequest,
+    RescoreAnswer,
+    RescoreItem,
+    RescoreResult,
+    SearchAnswer,
+    SearchRequest,
+    Timing,
+)
 
 VERSION = "20261123-ab12cd34"
 TAIL = (
-    b'"version":"20261123-ab12cd34","tier":"ltr","degraded":{"is":false,"reasons":[]},"corrected":null,'
+    b'"version":"20261123-ab12cd34","tier":"ltr","degraded":{"is":false,"reasons":[]},"corrected":null,"relaxed":null,'
     b'"total":{"value":1,"relation":"eq"},'
     b'"hits":[{"id":"B07CXG6C9W","score":0.93,"product":{"title":"Headphones"},"explanation":null}],'
     b'"facets":{"brand":[{"value":"Sony","count":1}]}}'
@@ -64,6 +73,11 @@ class StubService:
             for index, candidate in enumerate(item.candidates)
         )
         return RescoreAnswer(self.version_of(item), "ltr", results)
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
+        await self._work()
+        self._known(request.collection)
+        return ClassifyAnswer(VERSION, "category", None, (("Audio", 0.75), ("Cables", 0.25))[: request.k])
 
     async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
         self.product(product_id, collection=collection)

@@ -42,10 +42,12 @@ export function drawDeepest() {
 }
 
 function drawStatus() {
-  const { total, took_ms, tier, cached, degraded, corrected } = shown.answer;
+  const { total, took_ms, tier, cached, degraded, corrected, relaxed } = shown.answer;
   const found = (total.relation === "gte" ? "at least " : "") + counted(total.value, "product");
   const rest = [`${took_ms.toFixed(1)} ms`, `tier ${tier}`, ...(cached ? ["cached"] : [])];
-  const instead = corrected ? ` for “${corrected}”` : "";
+  const searched = relaxed ? relaxed.text : corrected;
+  const without = relaxed ? ` (nothing found with “${relaxed.dropped.join(" ")}”)` : "";
+  const instead = (searched ? ` for “${searched}”` : "") + without;
   $("status").replaceChildren(el("strong", {}, found), `${instead} · ${rest.join(" · ")}`);
   announce(found + instead);
   const reasons = (degraded?.reasons ?? []).join(", ");
