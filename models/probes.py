@@ -49,7 +49,7 @@ class Probes:
             texts = {str(text): base64.b64decode(row, validate=True) for text, row in value["texts"].items()}
             rows = np.stack([np.frombuffer(row, dtype=np.int8) for row in texts.values()])
             return cls(str(value["weights"]), tuple(texts), rows.astype(np.float32) * np.float32(value["scale"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"probes of the encoder's description: {type(error).__name__}") from error
 
 
