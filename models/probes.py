@@ -59,6 +59,9 @@ def cosines(one: Vectors, other: Vectors) -> npt.NDArray[np.float64]:
         raise ValueError(f"vectors of shape {one.shape} beside {other.shape}")
     a, b = one.astype(np.float64), other.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    dots = np.sum(a * b, axis=1)
-    alike = (~a.any(axis=1) & ~b.any(axis=1)).astype(np.float64)  # texts without a token that the encoder knows
-    return np.asarray(np.divide(dots, lengths, out=alike, where=lengths > 0))
+    alike = np.asarray(
+        ~(a.any(axis=1) | b.any(axis=1)), dtype=np.float64
+    )  # texts without a token that the encoder knows
+    known = lengths > 0
+    alike[known] = np.sum(a * b, axis=1)[known] / lengths[known]
+    return alike
