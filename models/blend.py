@@ -17,7 +17,7 @@ from app.index.lexical import LexicalQuery
 from app.search import features
 from app.search.calibrate import Link
 from app.search.features import Features
-from app.search.rerank import Profile, Ranking, rank
+from app.search.rerank import STATIC, Profile, Ranking, rank
 from app.search.searcher import Searcher
 from app.types import Floats as Floats32
 from app.types import Rows, SearchRequest
@@ -25,6 +25,7 @@ from models.relevance import Gain, Qrels, Queries, Run, fit_link
 
 GRID = tuple(round(0.1 * step, 1) for step in range(16))
 _CUT = 10
+FAST = "fast"
 Floats = npt.NDArray[np.float64]
 
 # What a catalogue without judgements of its own inherits: both BM25 legs together at half the weight of the dense pair,
@@ -66,7 +67,7 @@ def examine(searcher: Searcher, queries: Queries, qrels: Qrels, profile: str = "
             continue
         query = searcher.query(SearchRequest(text, profile=profile))
         words = searcher.words.parse(query.text or "")
-        vector = searcher.encoder.queries([query.text or ""])[0]
+        vector = searcher.query_vectors([query.text or ""], query.profile)[0]
         rows = searcher.result_set(query, words, vector).rows
         known = [(searcher.catalog.row(i), grade) for i, grade in sorted(qrels[query_id].items())]
         pairs = sorted((row, grade) for row, grade in known if row is not None)
@@ -141,6 +142,20 @@ def fit_ranking(examined: Mapping[str, Examined], query_ids: Iterable[str], qrel
             for name, one in shaped.profiles.items()
         }
     )
+
+
+def with_fast(ranking: Ranking) -> Ranking:
+    """The ranking and a profile `fast`: the default one with queries by the static encoder."""
+    fast = replace(ranking.profiles["default"], name=FAST, encoder=STATIC)
+    return Ranking({**ranking.profiles, FAST: fast})
+
+
+def fit_fast_link(searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain) -> Ranking:
+    """The searcher's ranking with the link of `fast` fitted to what its own encoder makes of the judged queries."""
+    profiles = searcher.ranking.profiles
+    examined = examine(searcher, queries, qrels, FAST)
+    link = fit_profile_link(examined, examined, profiles[FAST].weights, gain)
+    return Ranking({**profiles, FAST: replace(profiles[FAST], link=link)})
 
 
 def default_ranking_links() -> dict[str, Link]:

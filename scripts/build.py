@@ -6,9 +6,8 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,21 @@ from app.index.dense import FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
 from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
+from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.search.collections import GOLDEN, golden_answers
 from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
 from app.search.rerank import Ranking
 from app.search.searcher import Searcher
+from app.search.static import StaticEncoder
 from app.types import Floats, Product
 from models import gate
-from models.blend import default_ranking, examine, fit_ranking
+from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, with_fast
 from models.encode import product_vectors
 from models.relevance import Gain, Queries
+from models.static import fit_static
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
-from scripts.publish import add_gate_arguments, gate_judgements, publish_through_gate
+from scripts.publish import add_gate_arguments, gate_judgements, moment, publish_through_gate
 from scripts.readers import open_catalogue
 
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
@@ -57,10 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reuse", metavar="VERSION", help="take vectors of unchanged texts from this version, or 'current'"
     )
+    parser.add_argument(
+        "--synonyms",
+        type=Path,
+        help="synonyms file of Solr's format: `tv, television` or `ps5 => playstation 5` a line",
+    )
+    parser.add_argument(
+        "--static",
+        choices=("auto", "off"),
+        default="auto",
+        help="fit a static query encoder for the profile fast, kept where it passes its check (default: auto)",
+    )
     judged = parser.add_argument_group("judgements", "fit the ranking and the probabilities to this shop")
     add_judgement_arguments(judged, required=False)
     parser.add_argument(
-        "--as-of", type=_moment, help="when the catalogue was exported, ISO 8601 (default: the file's time)"
+        "--as-of", type=moment, help="when the catalogue was exported, ISO 8601 (default: the file's time)"
     )
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
     add_gate_arguments(parser)
@@ -80,6 +93,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         raise BadInput("--queries and --qrels belong together")
     if arguments.vectors and arguments.reuse:
         raise BadInput("--vectors and --reuse exclude each other")
+    synonyms = read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS
     started = time.perf_counter()
     store = BundleStore(arguments.bundles, arguments.collection)
     reader = open_catalogue(arguments.catalogue, arguments.mapping)
@@ -107,11 +121,14 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         output.say("indexing")
         catalog = Catalog.build(products, schema)
         catalog.save(folder)
-        words = LexicalIndex.build(lexical_texts(product, schema) for product in products)
+        words = LexicalIndex.build((lexical_texts(product, schema) for product in products), synonyms=synonyms)
         words.save(folder)
         index = FaissIndex.build(vectors.values)
         index.save(folder)
         np.save(folder / HASHES, _hashes(texts))
+        static, checked = _static(arguments, encoder, [title for title, _ in texts], vectors.values, output)
+        if static is not None:
+            static.save(folder)
         for name in (MODEL, PRODUCT_MODEL, TOKENIZER, DESCRIPTION):
             if (arguments.encoder / name).exists():
                 shutil.copyfile(arguments.encoder / name, folder / name)
@@ -125,9 +142,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                 vectors=index,
                 encoder=encoder,
                 ranking=ranking,
+                static=static,
             )
 
-        ranking, judgements = _ranking(arguments, searcher(default_ranking()), output)
+        ranking, judgements = _ranking(arguments, searcher, output, fast=static is not None)
         golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
         judged = gate_judgements(arguments)
@@ -139,8 +157,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "catalogue": reader.info.to_json(),
             "encoder": {key: encoder.description.get(key) for key in ("name", "dimension", "precision")},
             "vectors": {"embedded": vectors.embedded, "reused": vectors.reused, "given": vectors.given},
+            "static": checked,
             "dense": {"kind": index.kind, "recall_at_100": _recall_probe(index, vectors.values)},
             "ranking": ranking.to_json(),
+            "synonyms": len(synonyms.rules),
             "judgements": judgements,
             "gate": None if judged is None else judged.save(folder),
         }
@@ -167,10 +187,17 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _moment(text: str) -> datetime:
-    """An ISO 8601 time; one without a zone is in UTC."""
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def read_synonyms(path: Path) -> Synonyms:
+    """Raises BadInput for a file that cannot be read, naming the line where one is wrong."""
+    try:
+        raw = path.read_bytes()
+        text = raw.decode()
+    except OSError as error:
+        raise BadInput(f"--synonyms {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{path.name}, line {line}: not UTF-8") from error
+    return Synonyms.parse(text, path.name)
 
 
 def _warn_of_numbers_as_text(products: Sequence[Product], schema: Schema, output: Output) -> None:
@@ -270,16 +297,38 @@ def _hashes(texts: Sequence[tuple[str, str]]) -> npt.NDArray[np.void]:
     return np.frombuffer(b"".join(bytes.fromhex(text_hash(one)) for one in texts), dtype="V16")
 
 
+def _static(
+    arguments: argparse.Namespace, encoder: Encoder, titles: Sequence[str], vectors: Floats, output: Output
+) -> tuple[StaticEncoder | None, dict[str, Any]]:
+    """The static query encoder, if it is wanted and passes its check, and what the manifest says of it."""
+    if arguments.static == "off":
+        return None, {"passed": False, "reason": "switched off"}
+    with output.progress("fitting the static query encoder", unit="pieces", total=encoder.vocabulary) as tick:
+        try:
+            static, check = fit_static(encoder, titles, vectors, tick)
+        except ValueError as error:
+            output.say(f"no static query encoder: {error}")
+            return None, {"passed": False, "reason": str(error)}
+    if not check.passed:
+        output.warn(f"no profile fast: the static query encoder failed its check, {check}")
+        return None, check.to_json()
+    return static, check.to_json()
+
+
 def _ranking(
-    arguments: argparse.Namespace, searcher: Searcher, output: Output
+    arguments: argparse.Namespace, searcher: Callable[[Ranking], Searcher], output: Output, *, fast: bool
 ) -> tuple[Ranking, dict[str, Any] | None]:
+    """The ranking, fitted to judgements where there are any, and what the manifest says of those."""
+    ranking = with_fast(default_ranking()) if fast else default_ranking()
     if arguments.queries is None:
-        return default_ranking(), None
+        return ranking, None
     queries, qrels = load_judgements(arguments, output)
     gain = Gain(relevant_at=arguments.relevant_at)
     output.say(f"fitting the ranking to {len(queries)} judged queries")
-    examined = examine(searcher, queries, qrels)
+    examined = examine(searcher(ranking), queries, qrels)
     ranking = fit_ranking(examined, queries, qrels, gain)
+    if fast:
+        ranking = fit_fast_link(searcher(with_fast(ranking)), queries, qrels, gain)
     about = {"queries": queries.digest, "qrels": qrels.digest, "pairs": qrels.pairs, "relevant_at": gain.relevant_at}
     return ranking, about
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from app import __version__
 from app.search.rerank import Ranking
 from app.search.searcher import Searcher
-from models.blend import Examined, examine, fit_ranking, run_of
+from models.blend import FAST, Examined, examine, fit_ranking, run_of, with_fast
 from models.relevance import (
     Gain,
     PairEvaluation,
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     queries, qrels = load_judgements(arguments, output)
     gain = Gain(arguments.gain, arguments.shift, arguments.relevant_at)
     fitted = served.content.get("judgements") or {}
-    seen = fitted.get("qrels") == qrels.digest and arguments.profile in ("default", "lexical", "dense")
+    seen = fitted.get("qrels") == qrels.digest and arguments.profile in ("default", "lexical", "dense", FAST)
     texts = {query_id: queries[query_id] for query_id in queries if query_id in qrels}
     if not texts:
         raise ValueError("none of the queries has judgements")
@@ -90,8 +90,8 @@ def _check_held(searcher: Searcher, qrels: Qrels, query_ids: list[str], output: 
 
 
 def _note(profile: str, *, fitted: bool, seen: bool) -> str:
-    if seen and profile == "default":
-        return "default is out-of-fold: weights and link fitted on the other four fifths of the queries"
+    if seen and profile in ("default", FAST):
+        return f"{profile} is out-of-fold: weights and link fitted on the other four fifths of the queries"
     if seen:
         return f"the version was fitted to these judgements; the probabilities of {profile} are out-of-fold"
     if fitted:
@@ -116,7 +116,7 @@ def _measure(
     rankings = [(searcher.ranking, tuple(queries))]
     folded = _folded(examined[profile], queries, qrels, gain) if seen else rankings
     runs = [random_order(qrels, [searcher.catalog.id(row) for row in range(len(searcher.catalog))], seed=SEED)]
-    runs += [_run(searcher, examined[name], folded if name == "default" else rankings, name) for name in names]
+    runs += [_run(searcher, examined[name], folded if name in ("default", FAST) else rankings, name) for name in names]
     judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=arguments.judged_only)
     return Measurement(
         searcher.version,
@@ -136,7 +136,7 @@ def _folded(
 ) -> list[tuple[Ranking, tuple[str, ...]]]:
     """Per fold: the ranking fitted without its queries, and its queries."""
     folds = query_folds(texts, FOLDS, SEED)
-    return [(fit_ranking(examined, fold.train, qrels, gain), fold.test) for fold in folds]
+    return [(with_fast(fit_ranking(examined, fold.train, qrels, gain)), fold.test) for fold in folds]
 
 
 def _run(searcher: Searcher, examined: Mapping[str, Examined], rankings: Rankings, name: str) -> Run:

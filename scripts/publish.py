@@ -114,6 +114,12 @@ def publish_through_gate(store: BundleStore, version: str, arguments: argparse.N
     return gated
 
 
+def moment(text: str) -> datetime:
+    """An ISO 8601 time; one without a zone is in UTC."""
+    read = datetime.fromisoformat(text)
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
 def gate_judgements(arguments: argparse.Namespace) -> Judgements | None:
     """What a build leaves in its version for the gate: judgements given for it, else those that it is fitted to."""
     given = _given(arguments)

@@ -73,7 +73,7 @@ class _Scorer:
         self._searcher = searcher
         self._profile = searcher.ranking.profiles[profile]
         self._vector: Callable[[str], Floats] = lru_cache(_REMEMBERED_QUERIES)(
-            lambda text: searcher.encoder.queries([text])[0]
+            lambda text: searcher.query_vectors([text], self._profile)[0]
         )
 
     def score(self, rows: list[Row]) -> list[Row]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 
 BIGRAM_WEIGHT = 0.3
@@ -134,6 +135,23 @@ def tokens(normalized: str) -> list[str]:
     for word in found:
         terms.extend(_terms(word))
     return terms
+
+
+def units(normalized: str) -> Iterator[tuple[str, int, int]]:
+    """The words of a normalised text one by one, folded as `tokens` folds them, and single unspaced characters: each
+    with its [start, end) in the text without accents (`without_accents`)."""
+    plain = without_accents(normalized)
+    for match in _WORD.finditer(plain):
+        word, start = match[0], match.start()
+        if _IDEOGRAPHS.fullmatch(word):
+            yield from ((letter, start + at, start + at + 1) for at, letter in enumerate(word))
+        elif word != "'s":
+            yield _terms(word)[0], start, match.end()
+
+
+def without_accents(normalized: str) -> str:
+    """The text as the lexical terms are taken from it: accents removed."""
+    return normalized if normalized.isascii() else _without_accents(normalized)
 
 
 def fold(word: str) -> str:

@@ -8,6 +8,7 @@
     ├── 20261123-ab12cd34/    a version: date + first 8 hex digits of its manifest's sha256; never changed once there
     │   ├── manifest.json     sha256 and size of every other file, and the ranking configuration
     │   ├── encoder.onnx tokenizer.json encoder.json
+    │   ├── static.npy        rows of the static query encoder, where it passed its check
     │   ├── dense.faiss vectors.npy hashes.npy
     │   ├── lexical.* catalog.*
     │   ├── golden.json       queries and their expected answers, re-run at every start

@@ -2,10 +2,11 @@
 
 A score depends on the query, the product and the version alone (Robertson and Zaragoza 2009, with the idf of Lucene:
 ln(1 + (N − n + ½)/(n + ½))). Each posting holds its finished impact for both fields as float32, so a query adds up
-stored numbers. A *group* of query terms counts once, by its best term: prefix expansions now.
+stored numbers. A *group* of query terms counts once, by its best term: a word, its synonyms, its completions.
 
 Files, written and read here alone: `lexical.json` (parameters, statistics, counts), `lexical.vocabulary` (terms, UTF-8,
-one a line, ascending) and `lexical.{starts,rows,impacts,peaks,idf}.npy`.
+one a line, ascending), `lexical.{starts,rows,impacts,peaks,idf}.npy` and, where there are any,
+`lexical.synonyms.json`.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ from app.errors import CorruptPart
 from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
 from app.index.arrays import load_array, save_array
+from app.index.negation import NOT
 from app.index.postings import Postings, Statistics, Vocabulary, collect, frozen, sound, tokenize, tokenize_new
 from app.index.spelling import Spelling
+from app.index.synonyms import NO_SYNONYMS, Synonyms
+from app.index.terms import Wanted, product_terms, query_terms
 from app.types import Floats, Mask, Rows
 
 FORMAT = 1
+SYNONYMS = "lexical.synonyms.json"
 EXPANSIONS = 64
 PREFIX_WEIGHT = 0.8
+SYNONYM_WEIGHT = 0.9
 _FIELD_STATISTICS = ("average", "k1", "b")
 _EVERY_ROW = frozen(np.empty(0, np.bool_))
 
@@ -52,7 +58,7 @@ class LexicalQuery:
     """A parsed query: terms of the version's vocabulary in groups, and the most that any product could score.
 
     groups: int32 [n], ascending; terms: int32 [n]; weights: float32 [n]; bound: (title, all), 0 where no product can
-    match; words: the query's tokens, known or not.
+    match; words: the query's terms, known or not, marked where they must be absent.
     """
 
     groups: npt.NDArray[np.int32]
@@ -82,21 +88,28 @@ class LexicalIndex:
         postings: Postings,
         products: int,
         spelling: Spelling | None = None,
+        synonyms: Synonyms = NO_SYNONYMS,
     ) -> None:
         self._vocabulary = vocabulary
         self._statistics = statistics
         self._postings = postings
         self._products = products
+        self.synonyms = synonyms
         self.spelling = spelling or Spelling(vocabulary, np.diff(postings.starts))
 
     def __len__(self) -> int:
         return self._products
 
     @classmethod
-    def build(cls, texts: Iterable[tuple[str, str]], params: LexicalParams | None = None) -> LexicalIndex:
+    def build(
+        cls,
+        texts: Iterable[tuple[str, str]],
+        params: LexicalParams | None = None,
+        synonyms: Synonyms = NO_SYNONYMS,
+    ) -> LexicalIndex:
         """Index (normalised title, normalised all text) of each product, in row order."""
         params = params or LexicalParams()
-        vocabulary, title, text = tokenize_new(texts)
+        vocabulary, title, text = tokenize_new(texts, synonyms)
         fields = np.array(
             [
                 (title.average_length, params.title_k1, params.title_b),
@@ -104,16 +117,18 @@ class LexicalIndex:
             ]
         )
         postings, statistics = collect(title, text, len(vocabulary.terms), frozen(fields), idf=None)
-        return cls(vocabulary, statistics, postings, len(title.ends) - 1)
+        return cls(vocabulary, statistics, postings, len(title.ends) - 1, synonyms=synonyms)
 
     def extend(self, texts: Iterable[tuple[str, str]]) -> LexicalIndex:
         """An index of further texts, rows from 0, under this version's vocabulary and statistics: one parsed query
         serves both, and the scores compare. A word that the version does not know lengthens its text and matches
         nothing."""
         numbers = self._vocabulary.numbers
-        title, text = tokenize(texts, lambda term: numbers.get(term, -1))
+        title, text = tokenize(texts, lambda term: numbers.get(term, -1), self.synonyms)
         postings, _ = collect(title, text, len(numbers), self._statistics.fields, self._statistics.idf)
-        return LexicalIndex(self._vocabulary, self._statistics, postings, len(title.ends) - 1, self.spelling)
+        return LexicalIndex(
+            self._vocabulary, self._statistics, postings, len(title.ends) - 1, self.spelling, self.synonyms
+        )
 
     def save(self, folder: Path) -> None:
         """Write the index's files into an existing folder."""
@@ -126,6 +141,9 @@ class LexicalIndex:
         }
         (folder / "lexical.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
         (folder / "lexical.vocabulary").write_text("\n".join(self._vocabulary.terms), encoding="utf-8", newline="")
+        if self.synonyms.rules:
+            written = json.dumps(self.synonyms.to_json(), ensure_ascii=False)
+            (folder / SYNONYMS).write_text(written, encoding="utf-8")
         arrays: dict[str, npt.NDArray[Any]] = {
             "starts": self._postings.starts,
             "rows": self._postings.rows,
@@ -171,31 +189,45 @@ class LexicalIndex:
             raise ValueError("postings and statistics do not fit each other")
         if not sound(postings.starts, postings.rows, postings.impacts, peaks, products):
             raise ValueError("postings out of range or out of order")
-        return cls(vocabulary, Statistics(idf, peaks, frozen(fields)), postings, products)
+        known = folder / SYNONYMS
+        synonyms = Synonyms.from_json(json.loads(known.read_bytes())) if known.exists() else NO_SYNONYMS
+        return cls(vocabulary, Statistics(idf, peaks, frozen(fields)), postings, products, synonyms=synonyms)
 
     def parse(self, text: str, prefix: bool = False) -> LexicalQuery:
-        """The terms of a normalised query, each once. With `prefix` the last word also matches the 64 most frequent
-        terms that it begins; they form one group with the word itself."""
-        words = tuple(dict.fromkeys(tokens(text)))
+        """The terms of a normalised query, each once, with their synonyms. With `prefix` the last word also matches the
+        64 most frequent terms that it begins; they form one group with the word itself."""
+        wanted = query_terms(text, self.synonyms)
         begun = last_word(text) if prefix else ""
         own = tokens(begun)[0] if begun else None
-        numbers = self._vocabulary.numbers
         groups: list[int] = []
         terms: list[int] = []
         weights: list[float] = []
-        for group, word in enumerate(words):
-            number = numbers.get(word)
-            if number is not None:
-                groups.append(group)
-                terms.append(number)
-                weights.append(token_weight(word))
-            if word == own:
-                expansions = [term for term in self._expansions(begun) if term != number]
-                groups.extend([group] * len(expansions))
-                terms.extend(expansions)
-                weights.extend([PREFIX_WEIGHT] * len(expansions))
+        for group, one in enumerate(wanted):
+            found = self._alternatives(one)
+            if one.term.removeprefix(NOT) == own:
+                beginning = begun if one.term == own else NOT + begun
+                known = dict(found)
+                found += [(term, PREFIX_WEIGHT) for term in self._expansions(beginning) if term not in known]
+            groups.extend([group] * len(found))
+            terms.extend(term for term, _ in found)
+            weights.extend(weight for _, weight in found)
         arrays = np.array(groups, np.int32), np.array(terms, np.int32), np.array(weights, np.float32)
+        words = tuple(one.term for one in wanted)
         return LexicalQuery(*arrays, kernels.bounds(*arrays, self._statistics.peaks), words)
+
+    def _alternatives(self, wanted: Wanted) -> list[tuple[int, float]]:
+        """Terms of the vocabulary that satisfy a query's term, with their weights. A synonym that is rarer than the
+        word counts as if it were as frequent: else the products that say it otherwise would come before those that say
+        it as the shopper does (as Lucene's SynonymQuery, which gives all of them one document frequency)."""
+        numbers, idf = self._vocabulary.numbers, self._statistics.idf
+        weight = token_weight(wanted.term)
+        found = [(numbers[term], weight) for term in (wanted.term, *wanted.equals) if term in numbers]
+        own = idf[numbers[wanted.term], 1] if wanted.term in numbers else np.inf
+        for term in wanted.synonyms:
+            if term in numbers:
+                share = min(1.0, float(own / max(idf[numbers[term], 1], 1e-9)))
+                found.append((numbers[term], SYNONYM_WEIGHT * weight * share))
+        return found
 
     def _expansions(self, begun: str) -> list[int]:
         """The most frequent terms with this beginning, most frequent first, ties in order of the vocabulary."""
@@ -245,7 +277,7 @@ class LexicalIndex:
         same texts; at most 1."""
         counts = np.zeros((len(query.terms), 2), np.float32)
         lengths = np.zeros(2)
-        for field, words in enumerate((tokens(title), tokens(text))):
+        for field, words in enumerate((product_terms(title, self.synonyms), product_terms(text, self.synonyms))):
             lengths[field] = len(words)
             occurrences = Counter(words)
             counts[:, field] = [occurrences[self._vocabulary.terms[term]] for term in query.terms.tolist()]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.index.analysis import tokens
 from app.index.kernels import Array, compiled, weigh
+from app.index.synonyms import NO_SYNONYMS, Synonyms
+from app.index.terms import product_terms
 from app.types import Floats, Rows
 
 
@@ -68,13 +69,15 @@ class _Numbering(dict[str, int]):
         return number
 
 
-def tokenize(texts: Iterable[tuple[str, str]], number: Callable[[str], int]) -> tuple[TokenizedField, TokenizedField]:
+def tokenize(
+    texts: Iterable[tuple[str, str]], number: Callable[[str], int], synonyms: Synonyms = NO_SYNONYMS
+) -> tuple[TokenizedField, TokenizedField]:
     """The title and all text of every row, as term numbers."""
     title, text = array("i"), array("i")
     title_ends, text_ends = array("q", [0]), array("q", [0])
     for title_words, text_words in texts:
-        title.extend(map(number, tokens(title_words)))
-        text.extend(map(number, tokens(text_words)))
+        title.extend(map(number, product_terms(title_words, synonyms)))
+        text.extend(map(number, product_terms(text_words, synonyms)))
         title_ends.append(len(title))
         text_ends.append(len(text))
     return (
@@ -83,10 +86,12 @@ def tokenize(texts: Iterable[tuple[str, str]], number: Callable[[str], int]) -> 
     )
 
 
-def tokenize_new(texts: Iterable[tuple[str, str]]) -> tuple[Vocabulary, TokenizedField, TokenizedField]:
+def tokenize_new(
+    texts: Iterable[tuple[str, str]], synonyms: Synonyms = NO_SYNONYMS
+) -> tuple[Vocabulary, TokenizedField, TokenizedField]:
     """As `tokenize`, with the vocabulary that the texts make up."""
     numbering = _Numbering()
-    fields = tokenize(texts, numbering.__getitem__)
+    fields = tokenize(texts, numbering.__getitem__, synonyms)
     terms = sorted(numbering)
     ascending = np.empty(len(terms), np.int32)
     ascending[[numbering[term] for term in terms]] = np.arange(len(terms), dtype=np.int32)

@@ -25,8 +25,9 @@ from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.embed import Encoder
-from app.search.rerank import Ranking
+from app.search.rerank import STATIC, Ranking
 from app.search.searcher import RescoreJob, Searcher, SearchJob
+from app.search.static import StaticEncoder
 from app.types import RescoreCandidate, SearchRequest
 
 _log = logging.getLogger("aisle.collections")
@@ -88,6 +89,8 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
         raise CorruptPart(f"catalog, lexical and dense hold {len(catalog)}, {len(words)} and {len(vectors)} products")
     if vectors.dimension != encoder.dimension:
         raise CorruptPart(f"dense.faiss has {vectors.dimension} dimensions, the encoder {encoder.dimension}")
+    ranking = Ranking.from_json(manifest.content.get("ranking"))
+    wanted = any(profile.encoder == STATIC for profile in ranking.profiles.values())
     searcher = Searcher(
         collection=manifest.collection,
         version=version,
@@ -95,7 +98,8 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
         words=words,
         vectors=vectors,
         encoder=encoder,
-        ranking=Ranking.from_json(manifest.content.get("ranking")),
+        ranking=ranking,
+        static=StaticEncoder.load(folder, encoder) if wanted else None,
     )
     return Served(searcher, _info(manifest.content), manifest.content, time.time())
 

@@ -57,6 +57,23 @@ class Encoder:
         """Whether a lower-case word is one token: then it is no misspelling, whatever the catalogue holds."""
         return self._query_tokens.token_to_id(word) is not None
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of word pieces that the tokenizer knows."""
+        return int(self._query_tokens.get_vocab_size())
+
+    def pieces(self, text: str) -> list[int]:
+        """Word pieces of a normalised query text, cut at the encoder's limit, without the marks around them."""
+        ids: list[int] = self._query_tokens.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def piece_vectors(self, pieces: Sequence[int]) -> Floats:
+        """Unit vectors of queries of one piece each, float32 [n, dimension]. Raises EncoderUnavailable."""
+        frame = self._query_tokens.encode(self._query_prefix + "a")
+        place = len(frame.ids) - 1 - frame.special_tokens_mask[::-1].index(0)  # between the marks, after the prefix
+        before, after = frame.ids[:place], frame.ids[place + 1 :]
+        return self._query_model.encode([[*before, piece, *after] for piece in pieces])
+
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
         encode, prefix = self._query_tokens.encode, self._query_prefix

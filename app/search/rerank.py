@@ -20,17 +20,20 @@ from app.search.features import NAMES, Features
 from app.types import TIER_HYBRID, TIER_LEXICAL, Rows
 
 TIER_DENSE = "dense"
+FULL, STATIC = "full", "static"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How one profile ranks. `depth`: products a leg may bring. `floor`: least dense score that makes a result."""
+    """How one profile ranks. `depth`: products a leg may bring. `floor`: least dense score that makes a result.
+    `encoder`: of queries; full is the network, static the table that was fitted to the version."""
 
     name: str
     depth: int
     floor: float
     weights: tuple[float, ...]
     link: Link
+    encoder: str = FULL
 
     @property
     def uses_dense(self) -> bool:
@@ -80,6 +83,7 @@ class Ranking:
                     "floor": one.floor,
                     "weights": dict(zip(NAMES, one.weights, strict=True)),
                     "link": one.link.to_json(),
+                    "encoder": one.encoder,
                 }
                 for name, one in self.profiles.items()
             }
@@ -124,4 +128,7 @@ def _profile(name: str, value: Any) -> Profile:
         raise ValueError(f"weights of profile {name}")
     if not 1 <= depth <= 10_000 or not np.isfinite(floor):
         raise ValueError(f"depth or floor of profile {name}")
-    return Profile(name, depth, floor, weights, Link.from_json(value["link"]))
+    encoder = value.get("encoder", FULL)
+    if encoder not in (FULL, STATIC):
+        raise ValueError(f"encoder of profile {name}")
+    return Profile(name, depth, floor, weights, Link.from_json(value["link"]), encoder)

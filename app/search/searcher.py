@@ -20,13 +20,13 @@ from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
-from app.index.spelling import Spelling
 from app.search import features, respond, retrieve
 from app.search.embed import Encoder
 from app.search.explain import explanation
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
-from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
+from app.search.rerank import STATIC, Profile, Ranked, Ranking, contributions, rank, raw_scores
+from app.search.static import StaticEncoder
 from app.search.understand import corrected
 from app.types import (
     TIER_BROWSE,
@@ -105,7 +105,9 @@ class Searcher:
         vectors: VectorIndex,
         encoder: Encoder,
         ranking: Ranking,
+        static: StaticEncoder | None = None,
     ) -> None:
+        """`static` is there where a profile of the ranking asks for it."""
         self.collection = collection
         self.version = version
         self.catalog = catalog
@@ -113,11 +115,22 @@ class Searcher:
         self.vectors = vectors
         self.encoder = encoder
         self.ranking = ranking
-        self._correct = _correction(words.spelling, encoder)
+        self.static = static
+        self._correct = _correction(words, encoder)
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
         return to_query(request, self.catalog.schema, self.ranking, self._correct)
+
+    def query_vectors(self, texts: Sequence[str], profile: Profile) -> Floats:
+        """Vectors of normalised texts by the profile's encoder, float32 [n, dimension]. Raises EncoderUnavailable."""
+        if profile.encoder == STATIC and self.static is not None:
+            return self.static.queries(texts)
+        return self.encoder.queries(texts)
+
+    def vector_digest(self, profile: Profile) -> str | None:
+        """What a query's vector depends on besides its text; None where it is sooner made than remembered."""
+        return self.encoder.digest if profile.uses_dense and profile.encoder != STATIC else None
 
     def search(self, jobs: Sequence[SearchJob]) -> None:
         """All stages after the queue, for a batch. Each job ends with an answer or an error."""
@@ -145,7 +158,7 @@ class Searcher:
         profile = job.profile
         if profile.uses_dense and job.vector is None and not job.degraded:
             try:
-                job.vector = self.encoder.queries([job.text])[0]
+                job.vector = self.query_vectors([job.text], profile)[0]
             except EncoderUnavailable as error:
                 if not profile.uses_words:  # as in a search: there is nothing to fall back to
                     job.error = error
@@ -208,16 +221,21 @@ class Searcher:
         waiting = [job for job in jobs if job.query.text and job.vector is None and job.query.profile.uses_dense]
         if not waiting:
             return
-        if self.encoder.batches:
-            self._embed_together(waiting)
-        else:
-            for job in waiting:
-                self._embed_together([job])
+        for group in self._groups(waiting):
+            self._embed_together(group)
+
+    def _groups(self, jobs: list[SearchJob]) -> list[list[SearchJob]]:
+        """Jobs that are embedded in one call: those of one encoder where it batches, else each by itself."""
+        if not self.encoder.batches:
+            return [[job] for job in jobs]
+        looked_up = [job for job in jobs if job.query.profile.encoder == STATIC]
+        computed = [job for job in jobs if job.query.profile.encoder != STATIC]
+        return [group for group in (looked_up, computed) if group]
 
     def _embed_together(self, jobs: list[SearchJob]) -> None:
         started = perf_counter()
         try:
-            vectors = self.encoder.queries([job.query.text or "" for job in jobs])
+            vectors = self.query_vectors([job.query.text or "" for job in jobs], jobs[0].query.profile)
             for job, vector in zip(jobs, vectors, strict=True):
                 job.vector = vector
         except EncoderUnavailable:
@@ -349,9 +367,13 @@ def _probabilities(known: features.Features, profile: Profile) -> list[float]:
     return scores
 
 
-def _correction(spelling: Spelling, encoder: Encoder) -> Callable[[str, bool], str]:
+def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], str]:
     """A version's reading of a text; remembered, so that an answer from the cache does not wait for it again."""
-    return lru_cache(_READINGS)(lambda text, prefix: corrected(text, spelling, encoder.knows, prefix=prefix))
+
+    def is_word(text: str) -> bool:
+        return encoder.knows(text) or words.synonyms.knows(text)
+
+    return lru_cache(_READINGS)(lambda text, prefix: corrected(text, words.spelling, is_word, prefix=prefix))
 
 
 def _relaxed(condition: Filter | None, name: str) -> Filter | None:

@@ -130,9 +130,9 @@ class SearchService:
         query = searcher.query(SearchRequest(item.query, k=1, profile=profile, collection=collection))
         deadline = now() + (deadline_s or _RESCORE_DEADLINE_S)
         jobs = _slices(searcher, query, item.candidates)
-        vector = vector_key(searcher.encoder.digest, query.text or "")
+        vector = _vector_key(searcher, query)
         if jobs:
-            jobs[0].vector = self._cache.local_vector(vector)
+            jobs[0].vector = None if vector is None else self._cache.local_vector(vector)
             await self._run_slice(jobs[0], deadline)
             for job in jobs[1:]:
                 job.vector, job.degraded = jobs[0].vector, list(jobs[0].degraded)  # one item, one tier
@@ -203,8 +203,7 @@ class SearchService:
     async def _look_further(self, searcher: Searcher, query: Query, key: bytes, deadline: float) -> SearchAnswer:
         flight = self._flights.get(key)
         if flight is None:
-            text = query.text if query.profile.uses_dense else None
-            vector = None if text is None else vector_key(searcher.encoder.digest, text)
+            vector = _vector_key(searcher, query)
             known = None if vector is None else self._cache.local_vector(vector)
             stored, fetched = await self._cache.fetch(key, vector if known is None else None)
             answer = self._cached(stored, searcher)
@@ -278,6 +277,12 @@ def _count(request: SearchRequest, answer: SearchAnswer) -> None:
         _stage_seconds(timing.stage).observe(timing.ms / 1e3)
     if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
         metrics.NO_RESULTS.labels(request.collection).inc()
+
+
+def _vector_key(searcher: Searcher, query: Query) -> bytes | None:
+    """None where there is no vector, or none worth remembering."""
+    digest = searcher.vector_digest(query.profile)
+    return None if digest is None or query.text is None else vector_key(digest, query.text)
 
 
 def _slices(searcher: Searcher, query: Query, candidates: Sequence[RescoreCandidate]) -> list[RescoreJob]:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable
 
 from app.index.analysis import UNSPACED
+from app.index.negation import negated_terms
 from app.index.spelling import LONGEST, SHORTEST, TWO_EDITS_FROM, Spelling
 
+__all__ = ["corrected", "negated_terms"]
 MOST_LOOKUPS = 4  # a text with more strange words than this is not a misspelt query; bounds what one query can cost
 _FREQUENT = 5  # products that must hold a term before a space is moved for it
 _LEAST_PART = 3  # letters of either part of a word that lacks its space
@@ -22,9 +24,9 @@ _WORD = re.compile(rf"(?<!\w)[^\W\d_{UNSPACED}]+(?!\w)")
 def corrected(text: str, spelling: Spelling, is_word: Callable[[str], bool], *, prefix: bool = False) -> str:
     """A normalised query with misspelt words mended: `wirelss head phones` becomes `wireless headphone`.
 
-    Left alone are words that the catalogue holds, words that the encoder knows (`is_word`: a sofa is no soda, though
-    the catalogue has only the one), words with digits, short words, unspaced scripts and, with `prefix`, a last word
-    that terms begin with.
+    Left alone are words that the catalogue holds, words that the encoder or the shop's synonyms know (`is_word`: a sofa
+    is no soda, though the catalogue has only the one; two words with a space between them may be an entry, too), words
+    with digits, short words, unspaced scripts and, with `prefix`, a last word that terms begin with.
     """
     spans = [match.span() for match in _WORD.finditer(text)]
     words = [text[start:end] for start, end in spans]
@@ -34,7 +36,8 @@ def corrected(text: str, spelling: Spelling, is_word: Callable[[str], bool], *, 
     while at < len(words):
         (start, end), replacement, taken = spans[at], None, 1
         begun = prefix and end == len(text) and spelling.begins(words[at])
-        if text[end : end + 1] == " " and at + 1 < len(words) and spans[at + 1][0] == end + 1:
+        beside = text[end : end + 1] == " " and at + 1 < len(words) and spans[at + 1][0] == end + 1
+        if beside and not is_word(f"{words[at]} {words[at + 1]}"):
             replacement = _joined(words[at], words[at + 1], min(frequencies[at : at + 2]), spelling)
         if replacement is not None:
             taken, end = 2, spans[at + 1][1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from app.errors import AisleError, CorruptPart
 from app.index.product_text import dense_texts, text_hash
@@ -14,25 +15,32 @@ from app.index.schema import Schema
 from app.search.collections import warm
 from app.search.embed import Encoder
 from app.search.searcher import Searcher
-from app.types import Product
+from app.types import Floats, Product
 from models.encode import product_vectors
 from models.gate.limits import Limits
+from models.gate.neighbours import drawn
 from models.gate.verdict import Check
 from models.probes import Probes, cosines
 
 LAYER = "fingerprint"
-HASHES = "hashes.npy"
+HASHES, EMBEDDINGS = "hashes.npy", "embeddings.npy"
 _PRODUCTS = 200
 _SEED = 0
 
 
-def checks(candidate: Searcher, folder: Path, served: Encoder | None, limits: Limits) -> Iterator[Check]:
-    """Stored vectors against their texts, probe texts against the network's own vectors, and the golden queries."""
+def checks(
+    candidate: Searcher, folder: Path, dense: Mapping[str, Any], served: Encoder | None, limits: Limits
+) -> Iterator[Check]:
+    """Stored vectors against their texts; the index against them, where it holds others (`dense` is what the manifest
+    says of it); probe texts against the network's own vectors; and the golden queries."""
     made: dict[str, Callable[[], Check]] = {
         "vectors": lambda: _vectors(candidate, folder, limits),
+        "index": lambda: _index(candidate, folder, dense, limits),
         "probes": lambda: _probes(candidate.encoder, served, limits),
         "golden": lambda: _golden(candidate, folder),
     }
+    if not (folder / EMBEDDINGS).exists():
+        del made["index"]
     for name, run in made.items():
         try:
             yield run()
@@ -48,18 +56,43 @@ def _vectors(candidate: Searcher, folder: Path, limits: Limits) -> Check:
     if not kept:
         return Check.not_run(LAYER, "vectors", "fields that were embedded are not stored: the texts cannot be rebuilt")
     again = product_vectors(candidate.encoder, texts)
-    stored = np.stack([candidate.vectors.vector(row) for row in kept])
-    found = cosines(stored, again)
+    whole = (folder / EMBEDDINGS).exists()
+    stored = _embeddings(candidate, folder)[kept].astype(np.float32) if whole else _indexed(candidate, kept)
+    return _agreement("vectors", "products encoded again", cosines(stored, again), limits)
+
+
+def _index(candidate: Searcher, folder: Path, dense: Mapping[str, Any], limits: Limits) -> Check:
+    """The index against the embeddings that it was made of, drawn to their neighbours as the manifest says."""
+    embeddings = _embeddings(candidate, folder)
+    rows = np.random.default_rng(_SEED).permutation(len(candidate.catalog))[:_PRODUCTS]
+    wanted = drawn(embeddings, rows, int(dense.get("neighbours") or 0), float(dense.get("smoothing") or 0.0))
+    found = cosines(_indexed(candidate, rows.tolist()), wanted)
+    return _agreement("index", "indexed vectors made again", found, limits)
+
+
+def _indexed(candidate: Searcher, rows: list[int]) -> Floats:
+    return np.stack([candidate.vectors.vector(row) for row in rows])
+
+
+def _embeddings(candidate: Searcher, folder: Path) -> npt.NDArray[np.float16]:
+    """The vectors as they were embedded, [n, dimension]."""
+    embeddings: npt.NDArray[np.float16] = np.load(folder / EMBEDDINGS, allow_pickle=False, mmap_mode="r")
+    if embeddings.shape != (len(candidate.catalog), candidate.encoder.dimension):
+        raise CorruptPart(f"{EMBEDDINGS}: shape {embeddings.shape}, not a vector of each product")
+    return embeddings
+
+
+def _agreement(name: str, what: str, found: npt.NDArray[np.float64], limits: Limits) -> Check:
     strays = int(np.count_nonzero(~(found >= limits.vector_cosine)))
     mean = float(found.mean())
-    good = mean >= limits.vector_mean and strays <= limits.vector_strays * len(kept)
+    good = mean >= limits.vector_mean and strays <= limits.vector_strays * len(found)
     return Check.of(
         LAYER,
-        "vectors",
+        name,
         good,
-        f"{len(kept)} products encoded again: mean cosine {mean:.4f}, {strays} under {limits.vector_cosine:g}",
+        f"{len(found)} {what}: mean cosine {mean:.4f}, {strays} under {limits.vector_cosine:g}",
         f"mean at least {limits.vector_mean:g}, at most {limits.vector_strays:.0%} under {limits.vector_cosine:g}",
-        {"products": len(kept), "mean_cosine": mean, "least_cosine": float(found.min()), "strays": strays},
+        {"products": len(found), "mean_cosine": mean, "least_cosine": float(found.min()), "strays": strays},
     )
 
 

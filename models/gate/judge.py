@@ -51,7 +51,8 @@ def judge(
         manifest, baseline.manifest, _earlier(store, baseline.version), limits, datetime.now(UTC)
     )
     made += inputs.catalog_checks(searcher.catalog, served.catalog if served else None, baseline.why, limits)
-    made += fingerprint.checks(searcher, store.path(version), served.encoder if served else None, limits)
+    dense = candidate.content.get("dense") or {}
+    made += fingerprint.checks(searcher, store.path(version), dense, served.encoder if served else None, limits)
     texts = tuple(judgements.queries.values()) if judgements else candidate.info.examples
     made.append(recall.check(searcher, texts, limits))
     made += relevance.checks(searcher, served, judgements, limits)

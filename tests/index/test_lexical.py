@@ -13,8 +13,9 @@ import pytest
 
 from app.errors import CorruptPart
 from app.index import kernels
-from app.index.analysis import normalize_text, token_weight, tokens
+from app.index.analysis import normalize_text, token_weight
 from app.index.lexical import LexicalIndex, LexicalParams
+from app.index.terms import product_terms, query_terms
 
 WORDS = ["red", "blue", "shoe", "boot", "rain", "men", "women", "type-c", "1.5", "ce4200", "cable", "铁锅", "leather"]
 WORDS += ["sale", "the", "for", "without", "16gb", "kettle"]
@@ -47,8 +48,8 @@ class Oracle:
     """BM25 in float64 from the raw tokens, one field, written without the index."""
 
     def __init__(self, texts: list[str], k1: float, b: float) -> None:
-        self.rows = [Counter(tokens(text)) for text in texts]
-        self.lengths = [len(tokens(text)) for text in texts]
+        self.rows = [Counter(product_terms(text)) for text in texts]
+        self.lengths = [len(product_terms(text)) for text in texts]
         self.average = sum(self.lengths) / len(texts)
         self.k1, self.b = k1, b
 
@@ -60,7 +61,7 @@ class Oracle:
         return idf * count * (self.k1 + 1) / (count + norm)
 
     def share(self, query: str, row: int) -> float:
-        terms = dict.fromkeys(tokens(query))
+        terms = [one.term for one in query_terms(query)]
         score = sum(token_weight(term) * self.impact(term, row) for term in terms)
         bound = sum(token_weight(term) * max(self.impact(term, r) for r in range(len(self.rows))) for term in terms)
         return score / bound if bound else 0.0
@@ -113,6 +114,18 @@ def test_no_score_exceeds_its_bound(index: LexicalIndex) -> None:
     assert 0.0 < shares.max() <= 1.0
     longer = LexicalIndex.build([("red kettle with lid", "red kettle with lid")] * 3)
     assert longer.score_text(longer.parse("kettle"), "kettle", "kettle") == (1.0, 1.0)
+
+
+def test_a_word_that_must_be_absent_finds_those_who_say_so() -> None:
+    """`without wheels` meets `without wheels`, `no wheels` and `wheel-free`, and nothing of a chair that has them."""
+    titles = ["desk chair with wheels", "desk chair no wheels", "wheel-free desk chair", "office stool, wheels"]
+    index = LexicalIndex.build([(title, title) for title in titles])
+    found = index.search(index.parse("desk chair without wheels"), 10)
+    assert sorted(found.rows[:2].tolist()) == [1, 2]
+    assert found.rows[2:].tolist() == [0]
+    assert sorted(index.search(index.parse("wheels"), 10).rows.tolist()) == [0, 1, 2, 3]
+    typing = index.search(index.parse("desk chair without whe", prefix=True), 10)
+    assert sorted(typing.rows[:2].tolist()) == [1, 2]
 
 
 def test_ties_are_broken_by_row() -> None:

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.errors import BundleError
+from app.errors import BundleError, CorruptPart
 from app.index.bundle import BundleStore
 from app.index.dense import ExactIndex
 from app.search.embed import Encoder
-from app.types import Floats, Mask, Rows
+from app.types import Floats, Mask, Rows, SearchRequest
 from scripts.build import _recall_probe
 from scripts.cli import COMMANDS
 from scripts.cli import main as aisle
@@ -114,6 +114,28 @@ def test_a_title_of_nothing_but_signs_does_not_stop_a_build(tiny_encoder: Path, 
     catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", [{"id": "sign", "title": "™"}, *tiny.products(3)])
     assert _build(catalogue, tiny_encoder, tmp_path / "b") == 0
     assert open_current(tmp_path / "b").catalog.row("sign") is not None
+
+
+def test_synonyms_are_a_verified_part_of_the_version(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
+    """What the file says is served, and a changed part is refused; a wrong line is named and nothing is published."""
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products())
+    words = tmp_path / "shop.txt"
+    words.write_text("# houses' words\nteapot => kettle\n", "utf-8")
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--synonyms", str(words), "--json") == 0
+    assert _told(capsys)["synonyms"] == 1
+    searcher = open_current(tmp_path / "b")
+    parsed = searcher.words.parse(searcher.query(SearchRequest("teapot")).text or "")
+    assert parsed.words == ("kettle",) and searcher.words.search(parsed, 5).matched > 0
+    part = tmp_path / "b" / searcher.version / "lexical.synonyms.json"
+    part.write_text(part.read_text("utf-8").replace("kettle", "mettle"), "utf-8")
+    with pytest.raises(CorruptPart, match=r"lexical\.synonyms\.json"):
+        open_current(tmp_path / "b")
+    for content, reason in ((b"a, b\nc\n", "line 2"), (b"a, b\n\xff, c\n", "line 2: not UTF-8")):
+        words.write_bytes(content)
+        assert _build(catalogue, tiny_encoder, tmp_path / "c", "--synonyms", str(words)) == 1
+        assert reason in capsys.readouterr().err
+    assert _build(catalogue, tiny_encoder, tmp_path / "c", "--synonyms", str(tmp_path / "none.txt")) == 1
+    assert BundleStore(tmp_path / "c").current() is None
 
 
 def test_a_nightly_rebuild_embeds_only_what_changed(
