@@ -103,8 +103,11 @@ class Shop:
         return sorted(str(row["id"]) for row in self.rows)
 
     def vectors(self) -> Floats:
-        """The published vectors, [n, dimension], in the order of the ids."""
-        index = FaissIndex.load(self.store.path(self.store.current() or ""))
+        """The published products' embeddings, [n, dimension], in the order of the ids."""
+        folder = self.store.path(self.store.current() or "")
+        if (folder / "embeddings.npy").exists():
+            return np.load(folder / "embeddings.npy").astype(np.float32)
+        index = FaissIndex.load(folder)
         return np.stack([index.vector(row) for row in range(len(index))])
 
     def other_encoder(self, change: Callable[[Path], None]) -> Path:
