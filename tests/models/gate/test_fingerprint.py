@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from app.index.bundle import BundleStore
 from app.index.dense import FaissIndex
@@ -72,21 +74,37 @@ def test_a_tenth_of_the_vectors_in_another_row_is_enough(tiny_shop: Shop) -> Non
     assert check.outcome == "refused" and check.figures["strays"] >= 4  # type: ignore[operator]
 
 
-def test_parts_exchanged_after_the_build_are_seen(tiny_shop: Shop, tmp_path: Path) -> None:
-    """With digests that agree: the vectors are not those of the texts, and the golden queries answer otherwise."""
+def _negated_index(folder: Path) -> None:
+    index = FaissIndex.load(folder)
+    FaissIndex.build(np.stack([-index.vector(row) for row in range(len(index))])).save(folder)
+
+
+def _answers_of_the_next(folder: Path) -> None:
+    golden = json.loads((folder / "golden.json").read_text())
+    for one, ids in zip(golden, [other["ids"] for other in golden[1:] + golden[:1]], strict=True):
+        one["ids"] = ids
+    (folder / "golden.json").write_text(json.dumps(golden))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "checks"), [(_negated_index, {"vectors", "index"}), (_answers_of_the_next, {"golden"})]
+)
+def test_parts_exchanged_after_the_build_are_seen(
+    exchange: Callable[[Path], None], checks: set[str], tiny_shop: Shop, tmp_path: Path
+) -> None:
+    """With digests that agree. The index is not that of the texts (or of the embeddings, where a version keeps them);
+    the golden queries are answered otherwise than written."""
     version = tiny_shop.rebuilt()
     shutil.copytree(tiny_shop.store.folder, tmp_path / "b")
     tiny_shop.judge(version)
     store = BundleStore(tmp_path / "b")
-    content = store.verify(version).content
     with store.building() as folder:
         shutil.copytree(store.path(version), folder, dirs_exist_ok=True)
-        index = FaissIndex.load(folder)
-        FaissIndex.build(np.stack([-index.vector(row) for row in range(len(index))])).save(folder)
-        resealed = store.seal(folder, dict(content))
-    refused = [check.name for check in judge(store, resealed).refused]
-    assert refused[:2] == ["vectors", "golden"]
+        exchange(folder)
+        resealed = store.seal(folder, dict(store.verify(version).content))
     assert judge(store, version).outcome == "passed", "the control"
+    verdict = judge(store, resealed)
+    assert verdict.layers[0] == "fingerprint" and verdict.refused[0].name in checks, verdict.table().text()
 
 
 def test_probes_are_kept_in_a_byte_a_number(tiny_shop: Shop) -> None:
