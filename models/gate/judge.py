@@ -55,7 +55,7 @@ def judge(
     made += fingerprint.checks(searcher, store.path(version), dense, served.encoder if served else None, limits)
     texts = tuple(judgements.queries.values()) if judgements else candidate.info.examples
     made.append(recall.check(searcher, texts, limits))
-    made += relevance.checks(searcher, served, judgements, limits)
+    made += relevance.checks(searcher, served, judgements, limits, _flattered(judgements, manifest, baseline))
     return Verdict(version, baseline.version, tuple(made))
 
 
@@ -89,6 +89,13 @@ def _kept(store: BundleStore, version: str, manifest: Manifest, baseline: _Basel
         return Judgements.kept(store.path(baseline.version), baseline.manifest, "of the served version")
     except CorruptPart:
         return None
+
+
+def _flattered(judgements: Judgements | None, manifest: Manifest, baseline: _Baseline) -> bool:
+    """Whether the candidate alone was fitted to the judgements, which makes it look better than it is."""
+    if judgements is None or baseline.manifest is None:
+        return False
+    return judgements.fitted_by(manifest.content) and not judgements.fitted_by(baseline.manifest.content)
 
 
 def _earlier(store: BundleStore, served: str | None) -> dict[str, Manifest]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ class Judgements:
             "pairs": self.qrels.pairs,
             "relevant_at": self.gain.relevant_at,
         }
+
+    def fitted_by(self, content: Mapping[str, Any]) -> bool:
+        """Whether a version's ranking was fitted to these very judgements."""
+        about = content.get("judgements")
+        return isinstance(about, dict) and about.get("qrels") == self.qrels.digest
 
     @classmethod
     def kept(cls, folder: Path, manifest: Manifest, source: str) -> Judgements | None:

@@ -30,9 +30,10 @@ _ONE_SIDED = 0.05
 
 
 def checks(
-    candidate: Searcher, served: Searcher | None, judgements: Judgements | None, limits: Limits
+    candidate: Searcher, served: Searcher | None, judgements: Judgements | None, limits: Limits, flattered: bool = False
 ) -> Iterator[Check]:
-    """One check a metric and one over the segments; against the candidate's own lexical leg where nothing is served."""
+    """One check a metric and one over the segments; against the candidate's own lexical leg where nothing is served.
+    `flattered` is said beside the figures: the candidate was fitted to these judgements and the served version not."""
     if judgements is None:
         yield Check.not_run(LAYER, METRICS[0], "no judgements: the version is ungated")
         return
@@ -47,7 +48,7 @@ def checks(
     new = _evaluated(candidate, judgements, held, served.catalog)
     old = _evaluated(served, judgements, held, candidate.catalog)
     for metric in METRICS:
-        yield _not_inferior(metric, old, new, judgements, limits)
+        yield _not_inferior(metric, old, new, judgements, limits, flattered)
     yield _segments(old, new, judgements, held, limits)
 
 
@@ -80,10 +81,15 @@ def _run_evaluated(run: Run, judgements: Judgements, held: Qrels) -> Evaluation:
     return evaluate(held, run, METRICS, gain=judgements.gain)
 
 
-def _not_inferior(metric: str, old: Evaluation, new: Evaluation, judgements: Judgements, limits: Limits) -> Check:
+def _not_inferior(
+    metric: str, old: Evaluation, new: Evaluation, judgements: Judgements, limits: Limits, flattered: bool
+) -> Check:
     bounds = _bounds(new.values[metric] - old.values[metric], _ONE_SIDED)
     found = f"{new.mean(metric):.4f} after {old.mean(metric):.4f}: {_shown(bounds, bounds.low, 'at least')}"
+    if flattered:
+        found += " (the candidate was fitted to these judgements, the served one not)"
     figures = _figures(bounds, len(new.query_ids)) | {
+        "flattered": int(flattered),
         "candidate": new.mean(metric),
         "served": old.mean(metric),
         "judgements": judgements.source,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from app.index.bundle import BundleStore
 from models.gate import Judgements, Limits, Verdict, judge
 from models.relevance import Gain, Qrels, Queries
 from tests.models.gate.shop import Row, Shop
@@ -40,6 +42,26 @@ def test_a_version_without_judgements_is_held_to_those_of_the_served_one(tiny_sh
     verdict = tiny_shop.judge(tiny_shop.rebuilt(None, "--unjudged"))
     _by_relevance_alone(verdict)
     assert verdict.refused[0].figures["judgements"] == "of the served version"
+
+
+def test_a_candidate_that_alone_has_seen_the_judgements_is_marked(tiny_shop: Shop, tmp_path: Path) -> None:
+    """Its figures are in its own favour; where both were fitted to them, or neither, nothing is said (control)."""
+    version = tiny_shop.rebuilt()
+
+    def found(candidate: str) -> str:
+        checks = {check.name: check for check in judge(store, candidate).checks}
+        return checks["ndcg@10"].found
+
+    shutil.copytree(tiny_shop.store.folder, tmp_path / "b")
+    store = BundleStore(tmp_path / "b")
+    assert "fitted" not in found(version)
+    with store.building() as folder:
+        shutil.copytree(store.path(version), folder, dirs_exist_ok=True)
+        unfitted = store.seal(folder, {**store.verify(version).content, "judgements": None})
+    store.publish(unfitted)
+    assert "the candidate was fitted" in found(version)
+    assert "fitted" not in found(unfitted)
+    tiny_shop.judge(version)
 
 
 def test_products_that_came_or_went_are_not_held_against_the_ranking(tiny_shop: Shop) -> None:
