@@ -39,6 +39,9 @@ from models.parity import (
     onnx_encoder,
     token_ids,
 )
+from models.probes import KEY as PROBES
+from models.probes import TEXTS as PROBE_TEXTS
+from models.probes import Probes
 
 MAX_FP32_DIFFERENCE = 1e-4
 MIN_OVERLAP = 0.9
@@ -110,6 +113,9 @@ def export(
 
         ids = token_ids(tokenizer, sample, longest)
         reference = encode_each(onnx_encoder(fused), ids)
+        asked = token_ids(tokenizer, [query_prefix + text for text in PROBE_TEXTS], max_query_tokens)
+        weights = _sha256(weights_file(checkpoint))
+        probes = Probes(weights, PROBE_TEXTS, encode_each(onnx_encoder(fused), asked))
         fp32 = _against_torch(model, onnx_encoder(fused), ids, reference)
         parity = compare(encode_each(onnx_encoder(encoder), ids), reference)
         description = {
@@ -124,6 +130,7 @@ def export(
             "recipe": _recipe(precision),
             "sha256": {part: _sha256(work / part) for part in ("encoder.onnx", "tokenizer.json")},
             "parity": {"fp32_to_torch": asdict(fp32), f"{precision}_to_fp32": asdict(parity)},
+            PROBES: probes.to_json(),
         }
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         (work / "encoder.json").write_text(text, "utf-8")

@@ -21,7 +21,7 @@ from app.index.analysis import normalize_text
 from app.index.arrays import load_array
 from app.index.bundle import BundleStore, Manifest
 from app.index.catalog import Catalog
-from app.index.dense import ExactIndex, FaissIndex, VectorIndex
+from app.index.dense import FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
 from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
@@ -32,6 +32,7 @@ from app.search.rerank import Ranking
 from app.search.searcher import Searcher
 from app.search.static import StaticEncoder
 from app.types import Floats, Product
+from models import gate
 from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, with_fast
 from models.categories import fit_categories
 from models.encode import product_vectors
@@ -40,6 +41,7 @@ from models.smooth import SHARE, smoothed
 from models.static import fit_static
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
+from scripts.publish import add_gate_arguments, gate_judgements, moment, publish_through_gate
 from scripts.readers import open_catalogue
 
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
@@ -81,7 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     judged = parser.add_argument_group("judgements", "fit the ranking and the probabilities to this shop")
     add_judgement_arguments(judged, required=False)
+    parser.add_argument(
+        "--as-of", type=moment, help="when the catalogue was exported, ISO 8601 (default: the file's time)"
+    )
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
+    add_gate_arguments(parser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +164,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         ranking, judgements = _ranking(arguments, searcher, output, fast=static is not None)
         golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
+        judged = gate_judgements(arguments)
         content = {
             "aisle": __version__,
+            "inputs": gate.recorded(arguments.catalogue, arguments.mapping, arguments.as_of),
             "products": len(products),
             "refused": dict(report.refused),
             "catalogue": reader.info.to_json(),
@@ -176,24 +184,28 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "synonyms": len(synonyms.rules),
             "judgements": judgements,
             "categories": categories,
+            "gate": None if judged is None else judged.save(folder),
         }
         version = store.seal(folder, content)
     store.verify(version)
-    if not arguments.no_publish:
-        store.publish(version)
+    gated = None if arguments.no_publish else publish_through_gate(store, version, arguments)
+    published = gated is not None and gated.published
     seconds = time.perf_counter() - started
-    output.result(
-        {
-            "version": version,
-            "collection": arguments.collection,
-            "published": not arguments.no_publish,
-            "seconds": round(seconds, 1),
-            "refused_examples": report.to_json()["examples"],
-            **content,
-        },
-        f"{'published' if not arguments.no_publish else 'built'} {version}: {len(products):,} products, {index.kind}, "
-        f"{vectors.embedded:,} embedded, {vectors.reused:,} reused, {vectors.given:,} given, in {seconds:.0f} s",
+    value = {
+        "version": version,
+        "collection": arguments.collection,
+        "published": published,
+        "seconds": round(seconds, 1),
+        "refused_examples": report.to_json()["examples"],
+        **content,
+    }
+    text = (
+        f"{'published' if published else 'built'} {version}: {len(products):,} products, {index.kind}, "
+        f"{vectors.embedded:,} embedded, {vectors.reused:,} reused, {vectors.given:,} given, in {seconds:.0f} s"
     )
+    if gated is not None:
+        return gated.tell(output, value, text)
+    output.result(value, text)
     return 0
 
 
@@ -367,17 +379,9 @@ def _golden_texts(arguments: argparse.Namespace, catalog: Catalog, examples: Seq
 
 
 def _recall_probe(index: VectorIndex, vectors: Floats) -> float:
-    """Share of the exact top 100 that the index finds, over probe products' own vectors. Of products that score alike
-    (one text, many sizes) any will do."""
+    """`gate.found_share` over probe products' own vectors."""
     probes = np.random.default_rng(0).choice(len(vectors), min(_PROBES, len(vectors)), replace=False)
-    exact = ExactIndex(vectors)
-    depth = min(100, len(vectors))
-    shares = []
-    for probe in probes:
-        least = exact.search(vectors[probe], depth, None)[1][-1]
-        found, _ = index.search(vectors[probe], depth, None)
-        shares.append(np.count_nonzero(exact.scores(vectors[probe], found) >= least) / depth)
-    recall = float(np.mean(shares))
+    recall = gate.found_share(index, vectors[probes])
     if recall < 0.9:
         raise BundleError(f"the index finds only {recall:.0%} of the exact top 100")
     return round(recall, 4)

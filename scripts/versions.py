@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
                     "served": version == current,
                     "created": manifest.created,
                     "products": manifest.content.get("products"),
+                    "gate": (store.gate_record(version) or {}).get("outcome"),
                     "intact_manifest": True,
                 }
             )
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     lines = [
         f"{'*' if row['served'] else ' '} {row['version']}  {row.get('created', 'manifest unreadable')}  "
         + (f"{row['products']:,} products" if row.get("products") is not None else "")
+        + (f"  {row['gate']}" if row.get("gate") else "")
         for row in rows
     ]
     output.result({"collection": store.collection, "versions": rows}, "\n".join(lines) or "no versions")

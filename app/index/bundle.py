@@ -3,13 +3,16 @@
     DIR/
     ├── CURRENT               text: the version that is served
     ├── HISTORY               text: published versions, oldest first; roll back reads it
+    ├── GATE/VERSION.json     what the gate last said of a version: outcome, reason where it was forced, every check;
+    │                         beside the versions, because a version is sealed before it is judged
     ├── 20261123-ab12cd34/    a version: date + first 8 hex digits of its manifest's sha256; never changed once there
     │   ├── manifest.json     sha256 and size of every other file, and the ranking configuration
     │   ├── encoder.onnx tokenizer.json encoder.json
     │   ├── static.npy        rows of the static query encoder, where it passed its check
     │   ├── dense.faiss embeddings.npy hashes.npy    what is searched; what the next build may reuse
     │   ├── lexical.* catalog.*
-    │   └── golden.json       queries and their expected answers, re-run at every start
+    │   ├── golden.json       queries and their expected answers, re-run at every start
+    │   └── gate.*.tsv        judgements that this version and its successors are gated on, where there are any
     └── collections/NAME/     the same again for every collection but "default"
 
 Publishing writes and fsyncs every file in a temporary folder, renames it to its version, fsyncs the parent, and only
@@ -41,6 +44,7 @@ FORMAT = 1
 DEFAULT_COLLECTION = "default"
 _CURRENT = "CURRENT"
 _HISTORY = "HISTORY"
+_GATE = "GATE"
 _VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LARGEST_MANIFEST_BYTES = 4 << 20
@@ -174,6 +178,21 @@ class BundleStore:
         """Make a verified version the served one. Raises NotFound or CorruptPart and changes nothing then."""
         self.verify(version)
         self._serve(version, [*self._history_to_current(), version])
+
+    def keep_gate_record(self, version: str, record: dict[str, Any]) -> None:
+        """Write down, durably, what the gate said of a version. Raises NotFound for a version that is not there."""
+        self.path(version)
+        folder = self.folder / _GATE
+        folder.mkdir(exist_ok=True)
+        _replace(folder / f"{version}.json", json.dumps(record, indent=1) + "\n")
+
+    def gate_record(self, version: str) -> dict[str, Any] | None:
+        """What the gate last said of a version; None where it was never asked, or what it said cannot be read."""
+        try:
+            record = json.loads((self.folder / _GATE / f"{version}.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        return record if isinstance(record, dict) else None
 
     def roll_back(self) -> str:
         """Serve the version published before the current one. Raises NotFound when there is none."""

@@ -15,7 +15,9 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from app.search.embed import Encoder
 from models.parity import SAMPLE, Parity, Vectors, compare, encode_each, encode_padded, onnx_encoder, token_ids
+from models.probes import Probes, cosines
 
 SHIPPED = Path(__file__).parents[2] / "models" / "weights" / "all-MiniLM-L6-v2-int8"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -152,6 +154,9 @@ def test_an_export_follows_the_contract_and_pytorch(checkpoint: Path, tmp_path: 
     )
     assert description["base"]["sha256"] == sha256(checkpoint / "model.safetensors")
     assert Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).padding is None
+    probes = Probes.of(description)
+    assert probes is not None and probes.weights == sha256(checkpoint / "model.safetensors")
+    assert cosines(probes.vectors, Encoder(tmp_path / "out").queries(probes.texts)).min() > 0.9999
 
 
 def test_padding_does_not_change_an_fp32_vector(checkpoint: Path, tmp_path: Path) -> None:

@@ -153,9 +153,12 @@ def test_a_nightly_rebuild_embeds_only_what_changed(
     seen: list[int] = []
     whole = Encoder.products
     monkeypatch.setattr(Encoder, "products", lambda self, texts: seen.append(len(texts)) or whole(self, texts))  # type: ignore[func-returns-value]
-    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--reuse", "current", "--json") == 0
-    assert _told(capsys)["vectors"] == {"embedded": 2, "reused": 59, "given": 0}
+    reuse = ["--reuse", "current", "--no-publish", "--json"]  # publishing encodes products of its own choice again
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", *reuse) == 0
+    told = _told(capsys)
+    assert told["vectors"] == {"embedded": 2, "reused": 59, "given": 0}
     assert sum(seen) == 4, "a title and a whole text for each of the two"
+    assert aisle(["publish", told["version"], "--bundles", str(tmp_path / "b")]) == 0
     assert _build(catalogue, tiny_encoder, tmp_path / "whole") == 0
     reused, anew = open_current(tmp_path / "b"), open_current(tmp_path / "whole")
     for row in range(61):
@@ -172,13 +175,16 @@ def test_vectors_of_another_encoder_are_not_reused(tiny_encoder: Path, tmp_path:
 
 
 def test_given_vectors_are_taken_as_they_are(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
-    """In the order of their own ids; a stranger's vectors are taken too, with a warning."""
+    """In the order of their own ids; a stranger's vectors are taken too, with a warning, but only force serves them."""
     catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(10))
     ids = [f"p{number:03}" for number in reversed(range(10))]
     vectors = np.random.default_rng(0).standard_normal((10, tiny.DIMENSION)).astype(np.float32)
     np.save(tmp_path / "v.npy", vectors)
     (tmp_path / "v.ids.txt").write_text("\n".join(ids) + "\n")
-    assert _build(catalogue, tiny_encoder, tmp_path / "b", "--vectors", str(tmp_path / "v.npy")) == 0
+    given = ["--vectors", str(tmp_path / "v.npy")]
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", *given) == 3
+    assert BundleStore(tmp_path / "b").current() is None
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", *given, "--force", "to look at them") == 0
     told = capsys.readouterr().err
     assert "mean cosine" in told and "long" in told
     searcher = open_current(tmp_path / "b")
@@ -219,7 +225,7 @@ def test_publish_rollback_versions_verify(tiny_bundles: Path, tiny_encoder: Path
     bundles = tmp_path / "b"
     shutil.copytree(tiny_bundles, bundles)
     first = BundleStore(bundles).current()
-    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(20))
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(50))
     assert _build(catalogue, tiny_encoder, bundles, "--no-publish", "--json") == 0
     second = _told(capsys)["version"]
     where = ["--bundles", str(bundles)]
