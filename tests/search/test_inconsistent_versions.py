@@ -19,6 +19,7 @@ from app.index.bundle import BundleStore
 from app.index.dense import FaissIndex
 from app.search.collections import Encoders, load
 from app.search.embed import Encoder
+from app.search.features import NAMES
 from scripts.cli import main as aisle
 from tests import tiny
 
@@ -158,10 +159,14 @@ def test_a_part_that_does_not_fit_is_refused_by_name(store: BundleStore, fault: 
 
 def _profile(**members: Any) -> dict[str, Any]:
     whole = {"depth": 200, "floor": 0.2, "link": {"slope": 3, "intercept": 0, "calibrated": False}}
-    return {**whole, "weights": {"dense": 1.0, "bm25_title": 0.5, "bm25_all": 0.5}, **members}
+    return {**whole, "weights": _weights(1.0, 0.5, 0.5), **members}
 
 
-WORDS = _profile(weights={"dense": 0, "bm25_title": 0.5, "bm25_all": 0.5})
+def _weights(*legs: float, **others: float) -> dict[str, float]:
+    return {**dict.fromkeys(NAMES, 0.0), **dict(zip(NAMES, legs, strict=False)), **others}
+
+
+WORDS = _profile(weights=_weights(0, 0.5, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -169,16 +174,23 @@ WORDS = _profile(weights={"dense": 0, "bm25_title": 0.5, "bm25_all": 0.5})
     [
         (_profile(depth=float("inf")), WORDS),
         (_profile(depth=10**9), WORDS),
-        (_profile(weights={"dense": 10**400, "bm25_title": 0, "bm25_all": 0}), WORDS),
-        (_profile(weights={"dense": 1e308, "bm25_title": 1e308, "bm25_all": 0}), WORDS),
+        (_profile(weights=_weights(10**400)), WORDS),
+        (_profile(weights=_weights(1e308, 1e308)), WORDS),
         (_profile(), _profile()),
-        (_profile(), _profile(weights={"dense": 1, "bm25_title": 0, "bm25_all": 0})),
+        (_profile(), _profile(weights=_weights(1))),
+        (_profile(weights=_weights(1, -0.1, 0.5)), WORDS),
+        (_profile(weights=_weights(head=0.1)), WORDS),
+        (_profile(weights={"dense": 1.0, "bm25_title": 0.5, "bm25_all": 0.5}), WORDS),
+        (_profile(weights=_weights(1, excluded=float("-inf"))), WORDS),
+        (_profile(link={"slope": -3, "intercept": 0, "calibrated": True}), WORDS),
+        (_profile(link={"slope": 3, "intercept": 0, "calibrated": True, "clarity": {"words_best": 1}}), WORDS),
     ],
 )
 def test_a_configuration_that_cannot_rank_is_refused(
     store: BundleStore, default: dict[str, Any], lexical: dict[str, Any]
 ) -> None:
-    """Depths and weights beyond all bounds, and a profile to fall back to that needs the encoder."""
+    """Depths and weights beyond all bounds, legs that count against a product or not at all, features that are not
+    named, links that turn the order round, and a profile to fall back to that needs the encoder."""
     ranking = {"profiles": {"default": default, "lexical": lexical}}
     assert "manifest.json" in _refusal(store, lambda folder: None, {"ranking": ranking})
 

@@ -76,9 +76,11 @@ class _Oracle:
         vector = self.searcher.encoder.queries([text])[0]
         words = self.searcher.words.scores(self.searcher.words.parse(text), rows)
         dense = self.searcher.vectors.scores(vector, rows)
-        features = np.column_stack([dense, words]).astype(np.float64)
-        weights = self.profile.weights
-        raw = (features[:, 0] * weights[0] + features[:, 1] * weights[1]) + features[:, 2] * weights[2]
+        titles = self.searcher.words.title_features(self.searcher.words.parse(text), rows)
+        features = np.column_stack([dense, words, titles]).astype(np.float64)
+        raw = np.zeros(self.count)
+        for column, weight in enumerate(self.profile.weights):
+            raw = raw + features[:, column] * weight
         return _Text(vector, (words[:, 0] + words[:, 1]) / np.float32(2), dense, raw)
 
     def rows(self, text: str, allowed: Any) -> Any:
