@@ -41,6 +41,7 @@ from scripts.stored import add_bundle_arguments, open_version
 METRICS = ("ndcg@10", "mrr@10", "map", "precision@10", "recall@100", "f1@10")
 FOLDS = 5
 SEED = 0
+REPEATS = 5
 Floats = npt.NDArray[np.float64]
 Rankings = Sequence[tuple[Ranking, tuple[str, ...]]]
 
@@ -114,7 +115,9 @@ def _measure(
     names = tuple(dict.fromkeys(("lexical", "dense", profile)))
     examined = {name: examine(searcher, queries, qrels, name) for name in names}
     rankings = [(searcher.ranking, tuple(queries))]
-    folded = _folded(examined[profile], queries, qrels, gain) if seen else rankings
+    folded = _folded(examined[profile], queries, qrels, gain, SEED) if seen else rankings
+    others = range(SEED + 1, SEED + REPEATS) if seen else range(0)
+    repeated = [*folded, *(one for seed in others for one in _folded(examined[profile], queries, qrels, gain, seed))]
     runs = [random_order(qrels, [searcher.catalog.id(row) for row in range(len(searcher.catalog))], seed=SEED)]
     runs += [_run(searcher, examined[name], folded if name in ("default", FAST) else rankings, name) for name in names]
     judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=arguments.judged_only)
@@ -127,15 +130,16 @@ def _measure(
         qrels,
         tuple(runs),
         tuple(judge(qrels, one) for one in runs),
-        *_judged_pairs(examined[profile], folded, profile, gain),
+        *_judged_pairs(examined[profile], repeated, profile, gain),
+        repeats=1 + len(others),
     )
 
 
 def _folded(
-    examined: Mapping[str, Examined], texts: Mapping[str, str], qrels: Qrels, gain: Gain
+    examined: Mapping[str, Examined], texts: Mapping[str, str], qrels: Qrels, gain: Gain, seed: int
 ) -> list[tuple[Ranking, tuple[str, ...]]]:
     """Per fold: the ranking fitted without its queries, and its queries."""
-    folds = query_folds(texts, FOLDS, SEED)
+    folds = query_folds(texts, FOLDS, seed)
     return [(with_fast(fit_ranking(examined, fold.train, qrels, gain)), fold.test) for fold in folds]
 
 
@@ -172,7 +176,7 @@ def _text(measured: Measurement) -> str:
             "",
             comparison_table(measured.comparisons).text(),
             "",
-            f"calibration over {pairs.n_pairs:,} judged pairs: error {pairs.ece_width:.3f}, "
+            f"calibration over {pairs.n_pairs // measured.repeats:,} judged pairs: error {pairs.ece_width:.3f}, "
             f"Brier {pairs.brier.estimate:.3f}, skill over the base rate {pairs.brier_skill.estimate:.3f}"
             if pairs
             else "no calibration: the judged products of this version are all relevant, or all irrelevant",
@@ -188,7 +192,7 @@ def _value(measured: Measurement) -> dict[str, Any]:
         "note": measured.note,
         "table": json.loads(measured.table.json()),
         "comparisons": json.loads(comparison_table(measured.comparisons).json()),
-        "calibration": _calibration(pairs) if pairs else None,
+        "calibration": {**_calibration(pairs), "pairs": pairs.n_pairs // measured.repeats} if pairs else None,
     }
 
 
@@ -215,7 +219,7 @@ def _facts(arguments: argparse.Namespace, version: str, queries: Queries, qrels:
         "queries": f"sha256 {queries.digest}",
         "judgements": f"sha256 {qrels.digest}; {qrels.pairs:,} pairs, {qrels.conflicts:,} judged twice differently",
         "gain": f"{worth}, shift {gain.shift:g}; relevant from grade {gain.relevant_at:g}; the unjudged {unjudged}",
-        "folds": f"{FOLDS}, by query text",
+        "folds": f"{FOLDS}, by query text; probabilities under {REPEATS} partitions",
         "seed": f"{SEED}; {RESAMPLES:,} bootstrap resamples, {PERMUTATIONS:,} permutations",
         "command": shlex.join(["aisle", *arguments.words]),
     }

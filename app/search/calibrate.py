@@ -1,8 +1,9 @@
 """Stage 8: a raw score becomes the probability that the product is relevant.
 
 The raw score compares products for one query; how likely its products are to be relevant at all depends on the query,
-too. What tells of that is how its unfiltered lists fall off (query performance prediction: Shtok et al. 2012): one
-product far ahead of the fortieth is a find, forty that answer the words alike are the accessories of something else.
+too. Two things tell of that (query performance prediction: Cronen-Townsend et al. 2002, Shtok et al. 2012): one product
+far ahead of the fortieth is a find, while forty that answer the words alike are the accessories of something else; and
+products that are near the query but unlike each other are near it by chance.
 """
 
 from __future__ import annotations
@@ -17,22 +18,18 @@ import numpy.typing as npt
 
 from app.types import Floats
 
-CLARITY = ("words_best", "words_fortieth", "dense_best", "dense_fortieth")
-"""What a link may know of a query as a whole: scores of its unfiltered lexical and dense lists; 0 where a list was not
-asked for, or is shorter."""
-_FORTIETH = 39
+CLARITY = ("words_best", "words_fortieth", "coherence")
+"""What a link may know of a query as a whole, by its unfiltered lists: the best and the fortieth score of the lexical
+one, and how much the forty nearest products resemble each other; 0 where a list was not asked for, or is shorter."""
+NEAREST = 40
 NO_CLARITY = (0.0,) * len(CLARITY)
 Clarity = tuple[float, ...]
 
 
-def clarity_of(words: Floats, meaning: Floats) -> Clarity:
-    """The CLARITY of a query by the scores of both legs, best first."""
-    return (*_fall(words), *_fall(meaning))
-
-
-def _fall(scores: Floats) -> tuple[float, float]:
-    best = float(scores[0]) if len(scores) else 0.0
-    return best, float(scores[_FORTIETH]) if len(scores) > _FORTIETH else 0.0
+def clarity_of(words: Floats, coherence: float) -> Clarity:
+    """The CLARITY of a query by its lexical scores, best first, and its coherence."""
+    best = float(words[0]) if len(words) else 0.0
+    return best, float(words[NEAREST - 1]) if len(words) >= NEAREST else 0.0, coherence
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.search import features, respond, retrieve
-from app.search.calibrate import NO_CLARITY, Clarity, clarity_of
+from app.search.calibrate import NEAREST, NO_CLARITY, Clarity, clarity_of
 from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
 from app.search.explain import explanation
@@ -220,7 +220,8 @@ class Searcher:
         nothing, unless it is `needed` (to fit one)."""
         if not (needed or profile.link.uses_clarity):
             return NO_CLARITY
-        return clarity_of(self._lexical(words, profile, None).scores, self._dense(vector, profile, None).scores)
+        found, near = self._lexical(words, profile, None), self._dense(vector, profile, None)
+        return clarity_of(found.scores, self.vectors.coherence(near.rows[:NEAREST]))
 
     def result_set(self, query: Query, words: LexicalQuery | None, vector: Floats | None) -> Candidates:
         """filter ∩ (lexical top-D ∪ dense top-D above the floor), for a query with text."""
@@ -288,7 +289,10 @@ class Searcher:
         """Without a filter, and where the job's lists are the profile's own, those at hand will do."""
         if job.query.filter is not None or profile is not job.query.profile:
             return self.clarity(job.words, vector, profile)
-        return clarity_of((job.found or retrieve.NO_LEXICAL_HITS).scores, near.scores)
+        if not profile.link.uses_clarity:
+            return NO_CLARITY
+        found = job.found or retrieve.NO_LEXICAL_HITS
+        return clarity_of(found.scores, self.vectors.coherence(near.rows[:NEAREST]))
 
     def _with_fewer_words(self, job: SearchJob) -> SearchAnswer | None:
         """The answer to a shorter query, or to the filter alone, that finds something. Words are alternatives, so only

@@ -33,7 +33,8 @@ class Measurement:
 
     ``runs`` and ``evaluations`` [r] are aligned: the random order, the legs, and the profile in question, by
     ``profile``. ``note`` says in a clause what the version had seen of the judgements. ``probabilities`` and ``labels``
-    [n] are of the judged pairs, and ``pair_queries`` [n] are their queries.
+    [n] are of the judged pairs, and ``pair_queries`` [n] are their queries; out of fold each pair is there ``repeats``
+    times, under as many partitions into folds, because one partition alone is a matter of luck.
     """
 
     version: str
@@ -47,6 +48,7 @@ class Measurement:
     probabilities: Floats
     labels: Floats
     pair_queries: tuple[str, ...]
+    repeats: int = 1
 
     @property
     def candidate(self) -> Evaluation:

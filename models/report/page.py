@@ -163,7 +163,8 @@ def _calibration(measured: Measurement) -> Markup:
     ]
     told = (
         f"Calibration error {figure(pairs.ece_width)}; Brier {figure(pairs.brier.estimate)}, skill over the base "
-        f"rate {figure(pairs.brier_skill.estimate)} {ends(pairs.brier_skill)}. {pairs.n_pairs:,} judged pairs, of "
+        f"rate {figure(pairs.brier_skill.estimate)} {ends(pairs.brier_skill)}. "
+        f"{pairs.n_pairs // measured.repeats:,} judged pairs, of "
         f"which {pairs.base_rate:.0%} are relevant; dots and the bars below them grow with the pairs of a bin."
     )
     numbers = table(

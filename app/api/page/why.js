@@ -5,7 +5,11 @@ import { ask, ServiceError } from "./service.js";
 import { searchRequest } from "./state.js";
 
 // What the signals are to a reader; others are shown under their own name.
-const SIGNALS = { dense: "Meaning", bm25_title: "Words in the title", bm25_all: "Words anywhere" };
+const SIGNALS = {
+  dense: "Meaning", bm25_title: "Words in the title", bm25_all: "Words anywhere", coverage: "Share of the words",
+  complete: "All the words", phrase: "Words side by side", head: "What it is", numbers: "Numbers",
+  excluded: "Has what it must not",
+};
 
 /** The same question, asked for this one position with `explain`; the contributions' ordered sum is the raw score. */
 export async function explained(hit, position) {
@@ -23,7 +27,7 @@ function explanationTable({ score, explanation: { raw, contributions, terms } })
     el("caption", {}, `Each signal adds to the raw score; calibrated, it reads as relevance ${score.toFixed(2)}.`),
     el("thead", {}, el("tr", {}, head("Signal"), head("Value", "inner"), head("Weight", "inner"), head("Adds"),
       el("td", { className: "balance" }))),
-    el("tbody", {}, ...contributions.map((entry) => contributionRow(entry, scale))),
+    el("tbody", {}, ...contributions.filter(({ weight }) => weight).map((entry) => contributionRow(entry, scale))),
     el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, "Sum"), cell("", "inner"), cell("", "inner"),
       cell(figure(sum), "sum"), el("td", {}, ...verdict))));
   return el("div", {}, table, terms?.length ? termList(terms) : null);
