@@ -8,6 +8,7 @@ asks for `sugar candy` may still see the sugar-free one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from app.index.analysis import is_unspaced, tokens, without_accents
@@ -39,26 +40,35 @@ def query_terms(text: str, synonyms: Synonyms = NO_SYNONYMS) -> list[Wanted]:
     absent = frozenset(negated_terms(text))
     plain = without_accents(text)
     similar: dict[str, dict[str, None]] = {}
-    replaced: list[Wanted] = []
-    rest, done = [], 0
+    pieces: list[str | Expansion] = []
+    denied: set[int] = set()
+    done = 0
     for start, end, found in synonyms.matches(plain):
+        own = tokens(plain[start:end])
         if found.kept:
-            for term in tokens(plain[start:end]):
+            for term in own:
                 similar.setdefault(term, {}).update(dict.fromkeys(map(term_of, found.alternatives)))
         else:
-            denied = not absent.isdisjoint(tokens(plain[start:end]))
-            replaced += [_marked(one) if denied else one for one in _replacements(found)]
-            rest.append(plain[done:start])
+            if not absent.isdisjoint(own):
+                denied.add(len(pieces) + 1)
+            pieces += (plain[done:start], found)
             done = end
-    rest.append(plain[done:])
-    own, modifiers = _parted(" ".join(rest))
-    wanted = {one.term: one for one in replaced}
+    wanted: dict[str, Wanted] = {}
+    for at, piece in enumerate((*pieces, plain[done:])):
+        asked = _asked(piece, similar) if isinstance(piece, str) else _replacements(piece)
+        for one in asked:
+            marked = _marked(one) if one.term in absent or at in denied else one
+            wanted.setdefault(marked.term, marked)
+    return list(wanted.values())
+
+
+def _asked(text: str, similar: Mapping[str, Iterable[str]]) -> Iterator[Wanted]:
+    """The terms of a part of a query, with their synonyms."""
+    own, modifiers = _parted(text)
     for term in tokens(own):
-        marked = (MODIFIER + term,) if is_unspaced(term) else ()
-        wanted.setdefault(term, Wanted(term, (), tuple(similar.get(term, ())), marked))
+        yield Wanted(term, (), tuple(similar.get(term, ())), (MODIFIER + term,) if is_unspaced(term) else ())
     for term in modifiers:
-        wanted.setdefault(MODIFIER + term, Wanted(MODIFIER + term, (term,), tuple(similar.get(term, ()))))
-    return [_marked(one) if one.term in absent else one for one in wanted.values()]
+        yield Wanted(MODIFIER + term, (term,), tuple(similar.get(term, ())))
 
 
 def _parted(text: str) -> tuple[str, list[str]]:

@@ -128,6 +128,12 @@ def test_an_arrow_replaces_what_was_typed() -> None:
     assert "steel kettle" not in _found(index, "water boiler", titles)
 
 
+def test_replaced_words_stand_where_the_word_stood() -> None:
+    """What a query is for, and its head, are read from the order of its words."""
+    parsed = _index().parse("controller for ps5 2 m")
+    assert parsed.words == ("controller", "for", "playstation", "5", "2", "m")
+
+
 def test_unspaced_words_have_synonyms() -> None:
     """A rice cooker by its other name, in the middle of a text without spaces."""
     assert _found(_index(), "买电饭煲")[0] == "美的电饭锅 3 l"

@@ -285,6 +285,10 @@ for request in (
 for candidate in (RescoreCandidate(id="p001"), RescoreCandidate(text="a red mug")):
     searcher.rescore(RescoreJob(searcher, "mug", searcher.ranking.profiles["default"], [candidate]))
 searcher.similar("p001", 5)
+searcher.classifier.ranked(job.vector)
+searcher.vectors.search(job.vector, 5, searcher.catalog.column("category").exists())
+zz = searcher.query(SearchRequest("zzgrunt", profile="lexical", relax=True, filter=red))
+searcher.search([SearchJob(searcher, zz, 0.0)])
 new = compiled() - before
 assert not new, new
 """
