@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ VECTORS = "teacher.npy"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _TITLE_WORDS = 12  # longer texts cost more and are seldom typed
 _TEMPERATURE = 0.05
+_PRODUCTS = 1024  # stand-ins, drawn anew for each batch
 _ENCODED_AT_ONCE = 128
 Progress = Callable[[int], None]
 
@@ -43,7 +44,7 @@ class Recipe:
     batch: int = 128
     rate: float = 5e-4
     warm_up: float = 0.05
-    similarity_weight: float = 0.5
+    similarity_weight: float = 1.0
     seed: int = 0
 
 
@@ -140,8 +141,10 @@ def distill(
     recipe: Recipe,
     work: Path,
     progress: Progress = lambda _: None,
+    start: BertEncoder | None = None,
 ) -> tuple[BertEncoder, list[float]]:
-    """The trained student (on the CPU) and the mean loss of each epoch; `progress` is told of texts done, first by the
+    """The trained student (on the CPU) and the mean loss of each epoch. It begins as `start`, an earlier student, or
+    else as the teacher's layers; `progress` is told of texts done, first by the
     teacher, then `epochs` times by the student.
 
     `work` keeps the teacher's vectors and, after each epoch, the state of training: the same call goes on where a
@@ -150,19 +153,21 @@ def distill(
     torch.manual_seed(recipe.seed)
     work.mkdir(parents=True, exist_ok=True)
     ids = token_ids(tokenizer, texts)
-    _claim(work, teacher, ids, recipe)
+    _claim(work, [teacher, *([start] if start else [])], ids, recipe)
     targets = _targets(teacher.to(device), ids, work, progress)
-    student = student_of(teacher.cpu(), recipe.layers).to(device)
+    longest = np.argsort([-len(one) for one in ids], kind="stable")[: max(1, len(ids) // 8)]  # nearest to products
+    student = (start or student_of(teacher.cpu(), recipe.layers)).to(device)
     training = _Training(student, recipe, -(-len(ids) // recipe.batch))
     losses = training.resume(work)
     progress(len(losses) * len(ids))
     for epoch in range(len(losses), recipe.epochs):
-        total = 0.0
+        total, random = 0.0, np.random.default_rng((recipe.seed, epoch, 1))
         for batch in _batches(ids, recipe, epoch):
             with _fast(device):
                 given = student(*_padded([ids[text] for text in batch], device))
             wanted = targets[batch].to(device)
-            loss = distillation_loss(given.float(), wanted, recipe.similarity_weight)
+            some = random.choice(longest, min(_PRODUCTS, len(longest)), replace=False)
+            loss = distillation_loss(given.float(), wanted, targets[some].to(device), recipe.similarity_weight)
             training.step(loss)
             total += float(loss.detach()) * len(batch)
             progress(len(batch))
@@ -223,21 +228,17 @@ class _Training:
         return losses
 
 
-def distillation_loss(given: Tensor, wanted: Tensor, similarity_weight: float) -> Tensor:
-    """1 - cosine, and the divergence of the student's ranking of the batch's teacher vectors from the teacher's own.
+def distillation_loss(given: Tensor, wanted: Tensor, products: Tensor, similarity_weight: float) -> Tensor:
+    """1 - cosine, and how far the student's distribution over `products` is from the teacher's own.
 
-    Both [batch, hidden] of unit length. The other texts of a batch stand for products: those keep the teacher's
-    vectors, so it is against the teacher's that the student's are compared."""
+    All [n, hidden] of unit length. Products keep the teacher's vectors, so it is to those that both are compared."""
     cosine = nn.functional.cosine_similarity(given, wanted).mean()
-    other = ~torch.eye(len(wanted), dtype=torch.bool, device=wanted.device)
-    if len(wanted) < 3:
-        return 1.0 - cosine
-    own, theirs = ((side @ wanted.T)[other].view(len(wanted), -1) / _TEMPERATURE for side in (given, wanted))
-    divergence = nn.functional.kl_div(own.log_softmax(1), theirs.log_softmax(1), log_target=True, reduction="batchmean")
+    own, theirs = ((side @ products.T / _TEMPERATURE).log_softmax(1) for side in (given, wanted))
+    divergence = nn.functional.kl_div(own, theirs, log_target=True, reduction="batchmean")
     return 1.0 - cosine + similarity_weight * divergence
 
 
-def write_checkpoint(student: BertEncoder, teacher: Path, recipe: Recipe, folder: Path) -> None:
+def write_checkpoint(student: BertEncoder, teacher: Path, folder: Path) -> None:
     """The student as a checkpoint folder that `models.export` takes: weights, config, the teacher's tokenizer."""
     from safetensors.torch import save_file
 
@@ -249,10 +250,8 @@ def write_checkpoint(student: BertEncoder, teacher: Path, recipe: Recipe, folder
         {name: tensor.contiguous() for name, tensor in student.state_dict().items()}, folder / "model.safetensors"
     )
     shutil.copyfile(teacher / "tokenizer.json", folder / "tokenizer.json")
-    stated = teacher / "base.json"
-    base: dict[str, Any] = json.loads(stated.read_text("utf-8")) if stated.is_file() else {"name": teacher.name}
-    base["distilled"] = asdict(recipe)
-    (folder / "base.json").write_text(json.dumps(base, indent=2) + "\n", "utf-8")
+    if (teacher / "base.json").is_file():
+        shutil.copyfile(teacher / "base.json", folder / "base.json")
 
 
 def _fast(device: torch.device) -> torch.autocast:
@@ -283,10 +282,11 @@ def _rate(step: int, steps: int, warm_up: float) -> float:
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1.0, steps - rising)))
 
 
-def _claim(work: Path, teacher: BertEncoder, ids: Sequence[Sequence[int]], recipe: Recipe) -> None:
+def _claim(work: Path, encoders: Sequence[BertEncoder], ids: Sequence[Sequence[int]], recipe: Recipe) -> None:
     digest = hashlib.sha256(json.dumps([asdict(recipe), ids]).encode())
-    for name, tensor in sorted(teacher.state_dict().items()):
-        digest.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    for encoder in encoders:
+        for name, tensor in sorted(encoder.state_dict().items()):
+            digest.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     mark = work / "inputs.sha256"
     if mark.exists() and mark.read_text("ascii") != digest.hexdigest():
         raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,14 @@ from scripts.output import Output
 from scripts.readers import open_catalogue
 
 if TYPE_CHECKING:
-    from models.distill import Recipe, Sources
+    from models.distill import Sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("catalogues", type=Path, nargs="+", help="catalogues to take texts from; a mapping.toml beside")
     parser.add_argument("--teacher", type=Path, required=True, help="checkpoint folder of the encoder to follow")
-    parser.add_argument("--out", type=Path, required=True, help="encoder folder to make; OUT/training holds the work")
+    parser.add_argument("--student", type=Path, help="checkpoint of an earlier student to go on from")
+    parser.add_argument("--out", type=Path, required=True, help="encoder folder to make; OUT.training holds the work")
     parser.add_argument("--queries", type=Path, help="queries to train on, query_id<TAB>text: none that you report on")
     parser.add_argument("--layers", type=int, choices=(1, 2, 3, 4), default=2, help="layers to keep (default: 2)")
     parser.add_argument("--texts", type=int, default=40_000, help="training texts (default: 40,000)")
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         import torch
         from tokenizers import Tokenizer
 
-        from models.bert import BertEncoder
+        from models.bert import BertEncoder, weights_file
         from models.distill import Recipe, distill, layers_of, training_texts, write_checkpoint
         from models.export import export
         from models.graph import ExportError
@@ -67,18 +68,28 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         rate=arguments.rate,
         seed=arguments.seed,
     )
+    start = BertEncoder.from_checkpoint(arguments.student) if arguments.student else None
+    if start and start.config.num_hidden_layers != arguments.layers:
+        raise ValueError(f"{arguments.student} has {start.config.num_hidden_layers} layers, not {arguments.layers}")
     texts = training_texts(_sources(arguments.catalogues, arguments.queries), arguments.texts, arguments.seed)
     tokenizer = Tokenizer.from_file(str(arguments.teacher / "tokenizer.json"))
-    work = arguments.out / "training"
+    work = arguments.out.with_name(f"{arguments.out.name}.training")
     with output.progress("distilling", unit="texts", total=(1 + recipe.epochs) * len(texts)) as tick:
-        student, losses = distill(teacher, tokenizer, texts, recipe, work, tick)
-    write_checkpoint(student, arguments.teacher, recipe, work / "checkpoint")
+        student, losses = distill(teacher, tokenizer, texts, recipe, work, tick, start)
+    write_checkpoint(student, arguments.teacher, work / "checkpoint")
     try:
         report = export(work / "checkpoint", arguments.out, name=arguments.out.name, precision=arguments.precision)
     except ExportError as error:
         output.warn(str(error))
         return 1
-    description = _two_towers(arguments.out, arguments.product_encoder, recipe, texts)
+    about: dict[str, Any] = {
+        "teacher": file_digest(weights_file(arguments.teacher)),
+        **asdict(recipe),
+        "texts": len(texts),
+    }
+    if start:
+        about["start"] = file_digest(weights_file(arguments.student))
+    description = _two_towers(arguments.out, arguments.product_encoder, about)
     output.result({**description, "losses": losses, "size_bytes": report.size_bytes}, f"{report}\nlosses {losses}")
     return 0
 
@@ -100,11 +111,11 @@ def _sources(catalogues: Iterable[Path], queries: Path | None) -> Sources:
     return Sources([one for one in titles if one], [one for one in prose if one], typed)
 
 
-def _two_towers(out: Path, products: Path, recipe: Recipe, texts: Sequence[str]) -> dict[str, Any]:
+def _two_towers(out: Path, products: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Adds the teacher's exported encoder for the products, and describes both."""
     shutil.copyfile(products / MODEL, out / PRODUCT_MODEL)
     description: dict[str, Any] = json.loads((out / DESCRIPTION).read_bytes())
     description["sha256"][PRODUCT_MODEL] = file_digest(out / PRODUCT_MODEL)
-    description["distilled"] = {**asdict(recipe), "texts": len(texts)}
+    description["distilled"] = about
     (out / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return description

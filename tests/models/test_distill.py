@@ -99,13 +99,13 @@ def test_training_texts_are_short_different_and_the_same_again() -> None:
 
 
 def test_the_loss_is_nothing_for_the_teachers_own_vectors() -> None:
-    """And grows with every turn away from them; the order among the batch counts beside the cosine."""
+    """And grows with every turn away from them; the order of the products counts beside the cosine."""
     random = torch.Generator().manual_seed(0)
     wanted = torch.nn.functional.normalize(torch.randn(8, 16, generator=random), dim=1)
-    assert abs(float(distill.distillation_loss(wanted, wanted, 0.5))) < 1e-5
+    assert abs(float(distill.distillation_loss(wanted, wanted, wanted[:5], 0.5))) < 1e-5
     turned = torch.nn.functional.normalize(wanted + 0.1 * torch.randn(8, 16, generator=random), dim=1)
-    cosine_alone = float(distill.distillation_loss(turned, wanted, 0.0))
-    assert 0 < cosine_alone < float(distill.distillation_loss(turned, wanted, 0.5))
+    cosine_alone = float(distill.distillation_loss(turned, wanted, wanted[:5], 0.0))
+    assert 0 < cosine_alone < float(distill.distillation_loss(turned, wanted, wanted[:5], 0.5))
     assert cosine_alone == pytest.approx(1 - float((turned * wanted).sum(1).mean()), abs=1e-6)
 
 
@@ -162,8 +162,20 @@ def test_the_command_makes_an_encoder_of_two_towers(
     assert aisle([*command, "--texts", "150", "--epochs", "2", "--json"]) == 0
     told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert told["distilled"]["layers"] == [0, 2] and len(told["losses"]) == 2
+    again = [
+        *command,
+        "--texts",
+        "150",
+        "--epochs",
+        "1",
+        "--student",
+        str(tmp_path / "student.training" / "checkpoint"),
+    ]
+    again[again.index(str(tmp_path / "student"))] = str(tmp_path / "further")
+    assert aisle([*again, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["losses"][0] < told["losses"][0]
     student, teacher = Encoder(tmp_path / "student", "cpu"), Encoder(tmp_path / "teacher", "cpu")
     assert np.array_equal(student.products(["wooden lamp"]), teacher.products(["wooden lamp"]))
     assert not np.allclose(student.queries(["wooden lamp"]), teacher.queries(["wooden lamp"]), atol=1e-3)
-    weights = load_file(tmp_path / "student" / "training" / "checkpoint" / "model.safetensors")
+    weights = load_file(tmp_path / "student.training" / "checkpoint" / "model.safetensors")
     assert "encoder.layer.1.output.dense.weight" in weights and "encoder.layer.2.output.dense.weight" not in weights
