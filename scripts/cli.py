@@ -25,6 +25,7 @@ COMMANDS = {
     "publish": ("scripts.publish", "make a version the served one"),
     "rollback": ("scripts.rollback", "serve the version published before the current one"),
     "export": ("scripts.export", "make an encoder folder from a BERT-type checkpoint (needs the train extra)"),
+    "distill": ("scripts.distill", "train a small query encoder to follow a large one (needs the train extra)"),
     "bench": ("scripts.bench", "measure a search beside its raw kernels (needs a checkout)"),
 }
 
