@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,21 +21,30 @@ from app.types import Floats, Rows
 
 NEIGHBOURS = 20
 SHARE = 0.6
-"""Of a stored vector, the part that is its neighbours'."""
+"""Of a stored vector, the part that is its neighbours', where there are so many of them."""
 _LEAST_PRODUCTS = 100  # for each neighbour: in a small catalogue the twentieth product is another thing
 _CHUNK = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """How many neighbours a vector was drawn to, and by what share."""
+
+    neighbours: int
+    share: float
+
+
 def smoothed(
     vectors: Floats, share: float = SHARE, progress: Callable[[int], None] = lambda _: None
-) -> tuple[Floats, int]:
+) -> tuple[Floats, Smoothing]:
     """(1 - share) × own vector + share × mean of the nearest products' vectors, weighed by their cosines: float32 [n,
-    dimension], and how many neighbours were taken (0 leaves the vectors as they are). `progress` is told of products
-    done."""
+    dimension], and how it was done. Where a small catalogue allows fewer neighbours, their share is smaller in
+    proportion: a few products more or less never make a step. `progress` is told of products done."""
     count = min(NEIGHBOURS, len(vectors) // _LEAST_PRODUCTS)
-    if not share or not count:
+    share *= count / NEIGHBOURS
+    if not share:
         progress(len(vectors))
-        return vectors, 0
+        return vectors, Smoothing(0, 0.0)
     directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     index = FaissIndex.build(directions.astype(np.float32))
     result = np.empty_like(vectors, dtype=np.float32)
@@ -48,7 +58,7 @@ def smoothed(
     with ThreadPoolExecutor(usable_cores()) as pool:
         for done in pool.map(fill, range(0, len(vectors), _CHUNK)):
             progress(done)
-    return result, count
+    return result, Smoothing(count, share)
 
 
 def _nearest(index: FaissIndex, directions: Floats, row: int, count: int) -> tuple[Rows, npt.NDArray[np.float32]]:

@@ -37,7 +37,7 @@ from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, w
 from models.categories import fit_categories
 from models.encode import product_vectors
 from models.relevance import Gain, Queries
-from models.smooth import SHARE, smoothed
+from models.smooth import SHARE, Smoothing, smoothed
 from models.static import fit_static
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     encoder = Encoder(arguments.encoder)
     texts = [dense_texts(product, schema) for product in products]
     vectors = _vectors(arguments, store, encoder, products, texts, output)
-    stored, neighbours = _smoothed(arguments, vectors.values, output)
+    stored, smoothing = _smoothed(arguments, vectors.values, output)
     with store.building() as folder:
         output.say("indexing")
         catalog = Catalog.build(products, schema)
@@ -177,8 +177,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             "dense": {
                 "kind": index.kind,
                 "recall_at_100": _recall_probe(index, stored),
-                "neighbours": neighbours,
-                "smoothing": _share(arguments) if neighbours else 0.0,
+                "neighbours": smoothing.neighbours,
+                "smoothing": smoothing.share,
             },
             "ranking": ranking.to_json(),
             "synonyms": len(synonyms.rules),
@@ -263,7 +263,7 @@ def _share(arguments: argparse.Namespace) -> float:
     return 0.0 if arguments.vectors else SHARE
 
 
-def _smoothed(arguments: argparse.Namespace, vectors: Floats, output: Output) -> tuple[Floats, int]:
+def _smoothed(arguments: argparse.Namespace, vectors: Floats, output: Output) -> tuple[Floats, Smoothing]:
     with output.progress("finding neighbours", unit="products", total=len(vectors)) as tick:
         return smoothed(vectors, _share(arguments), tick)
 

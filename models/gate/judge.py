@@ -52,7 +52,9 @@ def judge(
     )
     made += inputs.catalog_checks(searcher.catalog, served.catalog if served else None, baseline.why, limits)
     dense = candidate.content.get("dense") or {}
-    made += fingerprint.checks(searcher, store.path(version), dense, served.encoder if served else None, limits)
+    first = baseline.version is None and bool((candidate.content.get("vectors") or {}).get("given"))
+    other = served.encoder if served else None
+    made += fingerprint.checks(searcher, store.path(version), dense, other, limits, strangers=first)
     texts = tuple(judgements.queries.values()) if judgements else candidate.info.examples
     made.append(recall.check(searcher, texts, limits))
     made += relevance.checks(searcher, served, judgements, limits, _flattered(judgements, manifest, baseline))

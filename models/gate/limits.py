@@ -23,7 +23,7 @@ class Limits:
     """
 
     max_age: timedelta | None = None
-    products: float = 0.8
+    products: float = 0.5
     lost_values: float = 0.2
     least_filled: int = 10
     vector_mean: float = 0.95

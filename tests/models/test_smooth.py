@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.smooth import NEIGHBOURS, smoothed
+from models.smooth import NEIGHBOURS, Smoothing, smoothed
 
 
 def _vectors(count: int) -> np.ndarray:
@@ -18,20 +18,23 @@ def _vectors(count: int) -> np.ndarray:
 def test_each_vector_moves_to_the_weighted_mean_of_its_nearest() -> None:
     """Brute force in float64 over all products but the product itself."""
     vectors = _vectors(300)
-    stored, count = smoothed(vectors, 0.6)
-    assert count == 3
+    stored, smoothing = smoothed(vectors, 0.6)
+    count, share = smoothing.neighbours, smoothing.share
+    assert count == 3 and share == pytest.approx(0.6 * 3 / NEIGHBOURS)
     directions = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = directions @ directions.T
     np.fill_diagonal(cosines, -1)
     for row in range(0, 300, 7):
         nearest = np.argsort(-cosines[row])[:count]
         weights = cosines[row][nearest] / cosines[row][nearest].sum()
-        np.testing.assert_allclose(stored[row], 0.4 * vectors[row] + 0.6 * weights @ vectors[nearest], atol=2e-3)
+        np.testing.assert_allclose(
+            stored[row], (1 - share) * vectors[row] + share * weights @ vectors[nearest], atol=1e-3
+        )
 
 
 def test_neighbours_agree_more_than_before() -> None:
     """What it is for: the products of one kind come to stand together."""
-    vectors = _vectors(400)
+    vectors = _vectors(2000)
     stored, _ = smoothed(vectors, 0.6)
     spread = [np.linalg.norm(one - one.mean(axis=0)) / np.linalg.norm(one) for one in (vectors, stored)]
     assert spread[1] != pytest.approx(spread[0], rel=1e-3)
@@ -43,13 +46,13 @@ def test_neighbours_agree_more_than_before() -> None:
 def test_small_catalogues_and_no_share_are_left_alone(count: int, share: float) -> None:
     """In a small catalogue the twentieth nearest product is another thing altogether."""
     vectors = _vectors(count)
-    stored, neighbours = smoothed(vectors, share)
-    assert neighbours == 0
+    stored, smoothing = smoothed(vectors, share)
+    assert smoothing.neighbours == 0 and smoothing.share == 0
     np.testing.assert_array_equal(stored, vectors)
 
 
 def test_so_many_neighbours_and_no_more() -> None:
     """One a hundred products, twenty at most; progress tells of every product."""
     told: list[int] = []
-    assert smoothed(_vectors(2500), 0.5, told.append)[1] == NEIGHBOURS
+    assert smoothed(_vectors(2500), 0.5, told.append)[1] == Smoothing(NEIGHBOURS, 0.5)
     assert sum(told) == 2500

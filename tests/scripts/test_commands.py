@@ -175,16 +175,19 @@ def test_vectors_of_another_encoder_are_not_reused(tiny_encoder: Path, tmp_path:
 
 
 def test_given_vectors_are_taken_as_they_are(tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
-    """In the order of their own ids; a stranger's vectors are taken too, with a warning, but only force serves them."""
+    """In the order of their own ids. A stranger's are taken too, with a warning, for a first version; to replace
+    one that is served they must be the encoder's."""
     catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", tiny.products(10))
     ids = [f"p{number:03}" for number in reversed(range(10))]
     vectors = np.random.default_rng(0).standard_normal((10, tiny.DIMENSION)).astype(np.float32)
     np.save(tmp_path / "v.npy", vectors)
     (tmp_path / "v.ids.txt").write_text("\n".join(ids) + "\n")
     given = ["--vectors", str(tmp_path / "v.npy")]
-    assert _build(catalogue, tiny_encoder, tmp_path / "b", *given) == 3
-    assert BundleStore(tmp_path / "b").current() is None
-    assert _build(catalogue, tiny_encoder, tmp_path / "b", *given, "--force", "to look at them") == 0
+    assert _build(catalogue, tiny_encoder, tmp_path / "c") == 0
+    before = BundleStore(tmp_path / "c").current()
+    assert _build(catalogue, tiny_encoder, tmp_path / "c", *given) == 3
+    assert BundleStore(tmp_path / "c").current() == before
+    assert _build(catalogue, tiny_encoder, tmp_path / "b", *given) == 0
     told = capsys.readouterr().err
     assert "mean cosine" in told and "long" in told
     searcher = open_current(tmp_path / "b")
