@@ -5,6 +5,7 @@ Everything draws from the generator that it is given, so a seed decides it all. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _SHORTEST_MISSPELT = 4  # the service mends nothing shorter either: a typo in it is another word
 _LEAST_SPAN, _MOST_SPAN = 2, 6
+_SEGMENT_END = re.compile(r"\s[-|–:]|[,;(\[|:]|\s(?:with|for|by|in|of|from|w/)\s")  # behind it stands detail
+_MOST_HEAD = 3
 
 
 def typo(text: str, random: np.random.Generator) -> str:
@@ -58,3 +61,18 @@ def title_span(title: str, random: np.random.Generator) -> str:
     head = min(len(words), 2 * _MOST_SPAN)
     start = int(random.integers(0, head - length + 1)) if head > length else 0
     return " ".join(words[start : start + length])
+
+
+def head_phrase(title: str, random: np.random.Generator) -> str:
+    """What the product is, without what it is like: one to three of the last words before the title's first detail
+    ("acme 20v cordless drill kit, 2-pack" → "drill kit"). Words with a digit end it. Empty where nothing is left."""
+    segment = _SEGMENT_END.split(title, maxsplit=1)[0]
+    words: list[str] = []
+    for word in reversed(segment.split()):
+        if not word.replace("-", "").replace("'", "").isalpha():
+            if words:
+                break
+            continue
+        words.insert(0, word)
+    length = int(random.integers(1, _MOST_HEAD + 1))
+    return " ".join(words[-length:]) if words else ""

@@ -18,7 +18,7 @@ from app.index.analysis import normalize_text
 from app.index.product_text import dense_texts
 from app.index.schema import Schema
 from app.types import Product
-from models.training.augment import drop_words, shuffle_fields, title_span, typo
+from models.training.augment import drop_words, head_phrase, shuffle_fields, title_span, typo
 
 Rows = npt.NDArray[np.int64]
 
@@ -67,16 +67,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sources:
-    """How many pairs an epoch takes: copies of each judged pair, title spans and prose spans a product."""
+    """How many pairs an epoch takes: copies of each judged pair, title spans, head phrases and prose spans a product."""
 
     judged: int = 1
     spans: int = 1
+    heads: int = 0
     prose: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError where there would be nothing to learn from."""
-        if min(self.judged, self.spans, self.prose) < 0 or not self.judged + self.spans + self.prose:
-            raise ValueError("pairs: judged, spans and prose must not be negative, and not all 0")
+        counts = (self.judged, self.spans, self.heads, self.prose)
+        if min(counts) < 0 or not sum(counts):
+            raise ValueError("pairs: judged, spans, heads and prose must not be negative, and not all 0")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def epoch_pairs(corpus: Corpus, judged: Sequence[Pair], sources: Sources, seed: 
     pairs = list(judged) * sources.judged
     for row, title in enumerate(corpus.titles):
         pairs += [Pair(span, row) for _ in range(sources.spans) if (span := title_span(title, random))]
+        pairs += [Pair(head, row) for _ in range(sources.heads) if (head := head_phrase(title, random))]
         words = corpus.prose(row).split() if sources.prose else []
         for _ in range(sources.prose if words else 0):
             start = int(random.integers(0, max(1, len(words) - _PROSE_WORDS + 1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.training.augment import drop_words, shuffle_fields, title_span, typo
+from models.training.augment import drop_words, head_phrase, shuffle_fields, title_span, typo
 
 TITLE = "Acme Folding Steel Water Kettle (1.7 Liter) - Quiet, Black & Silver, with Filter and Gauge, 2 Pack"
 
@@ -63,3 +63,26 @@ def test_a_span_is_neighbouring_words_of_the_title() -> None:
         assert 2 <= len(span.split()) <= 6
     assert title_span("Kettle", np.random.default_rng(0)) == "Kettle"
     assert title_span("- / !", np.random.default_rng(0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("title", "last"),
+    [
+        ("acme 20v cordless drill kit, 2-pack with charger", "kit"),
+        ("brazil nuts, 1 lb - raw, whole", "nuts"),
+        ("weighted blanket for adults", "blanket"),
+        ("kaweco clutch pencil 3 2", "pencil"),
+    ],
+)
+def test_a_head_phrase_says_what_the_product_is(title: str, last: str) -> None:
+    """It ends with the noun, before the first detail, and has at most three words, none with a digit."""
+    for seed in range(30):
+        words = head_phrase(title, np.random.default_rng(seed)).split()
+        assert words[-1] == last
+        assert 1 <= len(words) <= 3
+        assert not any(any(map(str.isdigit, word)) for word in words)
+
+
+def test_a_title_of_numbers_has_no_head_phrase() -> None:
+    """It is then no pair."""
+    assert head_phrase("1234 x99, red", np.random.default_rng(0)) == ""
