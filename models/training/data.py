@@ -67,7 +67,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sources:
-    """How many pairs an epoch takes: copies of each judged pair, title spans, head phrases and prose spans a product."""
+    """How many pairs an epoch takes: copies of each judged pair; title spans, head phrases, prose spans a product."""
 
     judged: int = 1
     spans: int = 1
