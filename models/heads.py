@@ -58,7 +58,7 @@ class Cosine(nn.Module):
 
     def forward(self, q: Tensor, c: Tensor) -> Tensor:
         """[n, d] twice → logits [n]."""
-        return cast(Tensor, functional.cosine_similarity(q, c) * self.scale.exp().log1p() + self.shift)
+        return functional.cosine_similarity(q, c) * self.scale.exp().log1p() + self.shift
 
 
 class Dot(nn.Module):
@@ -71,7 +71,7 @@ class Dot(nn.Module):
 
     def forward(self, q: Tensor, c: Tensor) -> Tensor:
         """[n, d] twice → logits [n]."""
-        return cast(Tensor, (q * c).sum(dim=1) * self.scale.exp().log1p() + self.shift)
+        return (q * c).sum(dim=1) * self.scale.exp().log1p() + self.shift
 
 
 class Additive(nn.Module):
