@@ -35,7 +35,7 @@ def prune(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Tokenizer, list[i
     state = json.loads(tokenizer.to_str())
     if state["model"]["type"] != "WordPiece":
         raise ValueError(f"only WordPiece can be pruned, not {state['model']['type']}")
-    special = {one["id"] for one in state["added_tokens"]}
+    special = {one["id"] for one in state["added_tokens"]} | {state["model"]["vocab"].get(state["model"]["unk_token"])}
     used = used_pieces(tokenizer, texts)
     old = sorted(
         (number, piece)
