@@ -95,7 +95,7 @@ def _joined(first: Path, second: Path, places: np.ndarray[Any, np.dtype[np.int64
     tables = {"places": np.maximum(places, 0), "has": (places >= 0).astype(np.int64)}
     scales = {"first_scale": math.sqrt(1.0 - share), "second_scale": math.sqrt(share)}
     constants = [numpy_helper.from_array(value, key) for key, value in tables.items()]
-    constants += [numpy_helper.from_array(np.float32(value), key) for key, value in scales.items()]
+    constants += [numpy_helper.from_array(np.array(value, dtype=np.float32), key) for key, value in scales.items()]
     before = [
         helper.make_node("Gather", ["places", "input_ids"], [f"{_PREFIX}input_ids"]),
         helper.make_node("Gather", ["has", "input_ids"], ["known"]),
