@@ -2,10 +2,9 @@
 
     python -m models.prune CHECKPOINT OUT [--texts FILE] [--layers 0,1,2,4,5]
 
-Without unused pieces every text of the catalogue keeps its vector to the bit (in fp32); a piece that was dropped
-falls, in a query, into smaller ones.
-Dropped layers cost quality, to be won back by training (Sajjad et al. 2023). Both are measured
-after `aisle export`, like any checkpoint.
+Without unused pieces every text of the catalogue keeps its vector to the bit (in fp32); a query's word of a dropped
+piece falls into smaller ones. Dropped layers cost quality, to be won back by training (Sajjad et al. 2023). Both are
+measured after `aisle export`, like any checkpoint.
 """
 
 # ruff: noqa: T201 - a command

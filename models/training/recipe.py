@@ -121,8 +121,11 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of every setting: a checkpoint belongs to one recipe."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """sha256 (hex) of every setting that decides the weights: a checkpoint belongs to one recipe. The time limit is
+        none of them, so that a run which it ended can be gone on from with a later one."""
+        value = self.to_json()
+        del value["training"]["max_minutes"]
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def load_recipe(path: Path, **changes: Any) -> Recipe:

@@ -207,6 +207,8 @@ def test_time_and_patience_end_a_run(
     assert told["done"]["steps"] == 6 and told["time"]["steps"] <= 1
     assert told["early"]["steps"] == told["early"]["best_step"] + 2
     assert (tmp_path / "time" / "encoder.onnx").exists()
+    recipe = write_recipe("end-time", "words", network={"dimension": 8}, training={**base, "max_minutes": 5})
+    assert trained(recipe, tmp_path / "time", capsys, "--resume")["stopped"] == "done"
 
 
 def test_a_catalogue_without_judgements_can_be_learnt_from(
