@@ -81,7 +81,7 @@ def test_a_graded_loss_sorts_products_within_their_query(loss: Callable[..., Any
     """Descending it from a wrong order ends in the right one; products of different queries are not compared."""
     scores = torch.tensor([0.0, 0.5, 0.9, 0.1, 0.8], requires_grad=True)
     optimizer = torch.optim.SGD([scores], lr=0.1)
-    before = float(loss(scores, GRADES, GROUPS))
+    before = float(loss(scores.detach(), GRADES, GROUPS))
     for _ in range(300):
         optimizer.zero_grad()
         loss(scores, GRADES, GROUPS).backward()
