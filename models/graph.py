@@ -17,8 +17,9 @@ import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers import optimizer
+from torch import nn
 
-from models.bert import BertConfig, BertEncoder
+from models.bert import BertConfig
 
 Precision = Literal["int8", "fp32", "fp16"]
 
@@ -29,7 +30,7 @@ class ExportError(RuntimeError):
     """An encoder could not be exported as it must be."""
 
 
-def trace(model: BertEncoder, path: Path) -> Path:
+def trace(model: nn.Module, path: Path) -> Path:
     """Writes the network as plain ONNX with batch and tokens as dynamic axes."""
     input_ids = torch.ones(2, 7, dtype=torch.int64)  # any ids that every vocabulary has: nothing branches on them
     axes = {0: "batch", 1: "tokens"}

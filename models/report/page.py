@@ -25,7 +25,7 @@ from models.report.tables import (
     table_row,
 )
 
-_STYLE = Path(__file__).with_name("page.css")
+STYLE = Path(__file__).with_name("page.css")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # nothing in the page can run or load, whatever it holds
 LEAST_P = 0.001  # smaller ones are told as "less than"
 _FLOOR = "series-floor"
@@ -39,7 +39,7 @@ def page(measured: Measurement, title_of: Callable[[str], str], facts: Mapping[s
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("title", f"Relevance of {measured.version}"),
-        element("style", Markup(_STYLE.read_text(encoding="utf-8"))),
+        element("style", Markup(STYLE.read_text(encoding="utf-8"))),
     ]
     differences = differences_by_query(measured)
     losses = [query_id for query_id, by in reversed(differences) if by < -TIE]

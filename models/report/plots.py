@@ -166,3 +166,19 @@ def _along(value: float, reach: float) -> float:
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def learning_plot(name: str, points: Sequence[tuple[int, float]]) -> Markup:
+    """A line of (step, value), the value's axis from 0 to a little above the greatest."""
+    last, greatest = max(points[-1][0], 1), max(max(value for _, value in points), 1e-9) * 1.05
+    line = element(
+        "path", d=_path([(_x(step / last), _y(value / greatest)) for step, value in points]), class_="series-0"
+    )
+    ticks = [_tick_y(_y(share), f"{share * greatest:.2f}") for share in _FIFTHS]
+    steps = [
+        element("text", f"{share * last:,.0f}", x=f"{_x(share):.1f}", y=_BOTTOM + 16, text_anchor="middle")
+        for share in _FIFTHS
+    ]
+    told = f"{name} by step: {points[0][1]:.3f} at step {points[0][0]:,}, {points[-1][1]:.3f} at step {last:,}."
+    title = element("text", name, x=_LEFT + 8, y=_TOP + 12)
+    return _drawing(name, told, *ticks, *steps, line, title, _label("step"))
