@@ -125,11 +125,11 @@ class Searcher:
         self.ranking = ranking
         self.classifier = classifier
         self.static = static
-        self._correct = _correction(words, encoder)
+        self.correct = _correction(words, encoder)
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
-        return to_query(request, self.catalog.schema, self.ranking, self._correct)
+        return to_query(request, self.catalog.schema, self.ranking, self.correct)
 
     def query_vectors(self, texts: Sequence[str], profile: Profile) -> Floats:
         """Vectors of normalised texts by the profile's encoder, float32 [n, dimension]. Raises EncoderUnavailable."""
