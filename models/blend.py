@@ -178,7 +178,14 @@ def fit_profile_link(examined: Mapping[str, Examined], query_ids: Iterable[str],
 def fit_ranking(examined: Mapping[str, Examined], query_ids: Iterable[str], qrels: Qrels, gain: Gain) -> Ranking:
     """Weights of the default profile and the links of all profiles, from the given queries alone."""
     ids = [query_id for query_id in query_ids if query_id in examined]
-    weights = fit_weights(examined, ids, qrels, gain)
+    return ranking_of(fit_weights(examined, ids, qrels, gain), examined, ids, gain)
+
+
+def ranking_of(
+    weights: tuple[float, ...], examined: Mapping[str, Examined], query_ids: Iterable[str], gain: Gain
+) -> Ranking:
+    """The profiles that these weights of the default give, each with its link fitted to the queries."""
+    ids = list(query_ids)
     shaped = _ranking(weights, default_ranking_links())
     return Ranking(
         {name: replace(one, link=fit_profile_link(examined, ids, one, gain)) for name, one in shaped.profiles.items()}
