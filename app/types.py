@@ -130,6 +130,19 @@ class ClassifyAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class WhyNotRequest:
+    """A product, by id, that is asked about, and the search whose first `k` hits it is missed among."""
+
+    query: str
+    id: str
+    k: int = 10
+    filter: Any = None
+    profile: str = "default"
+    timeout_ms: float = 1000.0
+    collection: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
 class Product:
     """One catalogue row as the reader gives it: an id and its fields by name (after the mapping)."""
 

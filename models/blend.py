@@ -33,10 +33,10 @@ Floats = npt.NDArray[np.float64]
 DEFAULT_WEIGHTS = (1.0, 0.25, 0.25, 0.0, 0.0, 0.04, 0.04, 0.0, -0.1)
 DEFAULT_DEPTH = 200
 DEFAULT_FLOOR = 0.2  # of MiniLM cosines with smoothed vectors: at 0.3 recall@100 is a point lower, at 0.1 no higher
-# One weight is moved at a time, by one of these, and only for a gain beyond doubt: with some fifty moves tried at each
-# turn the best of them beats one standard error by luck alone.
+# One weight is moved at a time, by one of these, and only for a gain beyond doubt: of some fifty moves that change
+# nothing the best gains two standard errors by luck alone, and hardly ever three (0.05 / 50, one-sided).
 _STEPS = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
-_DOUBT = 2.0
+_DOUBT = 3.0
 _MOST_MOVES = 12
 _LEAST_QUERIES = 30
 
@@ -96,7 +96,7 @@ def fit_weights(
 ) -> tuple[float, ...]:
     """Weights with a better mean nDCG@10 over the queries than the defaults, one move after the other from there.
 
-    A move must gain more than two standard errors of the paired difference. Between points that the queries cannot
+    A move must gain more than three standard errors of the paired difference. Between points that the queries cannot
     tell apart, the one that held on other shops transfers better than the one that fits the noise."""
     judged = [_Judged(examined[query_id], qrels[query_id], gain) for query_id in query_ids]
     weights = np.array(DEFAULT_WEIGHTS)
@@ -178,7 +178,14 @@ def fit_profile_link(examined: Mapping[str, Examined], query_ids: Iterable[str],
 def fit_ranking(examined: Mapping[str, Examined], query_ids: Iterable[str], qrels: Qrels, gain: Gain) -> Ranking:
     """Weights of the default profile and the links of all profiles, from the given queries alone."""
     ids = [query_id for query_id in query_ids if query_id in examined]
-    weights = fit_weights(examined, ids, qrels, gain)
+    return ranking_of(fit_weights(examined, ids, qrels, gain), examined, ids, gain)
+
+
+def ranking_of(
+    weights: tuple[float, ...], examined: Mapping[str, Examined], query_ids: Iterable[str], gain: Gain
+) -> Ranking:
+    """The profiles that these weights of the default give, each with its link fitted to the queries."""
+    ids = list(query_ids)
     shaped = _ranking(weights, default_ranking_links())
     return Ranking(
         {name: replace(one, link=fit_profile_link(examined, ids, one, gain)) for name, one in shaped.profiles.items()}

@@ -29,13 +29,12 @@ from models.blend import (
     run_of,
     with_fast,
 )
+from models.out_of_fold import FOLDS, SEED
 from models.relevance import Comparison, Gain, Qrels, Queries, Run, compare_all, evaluate, query_folds
 
 METRICS = ("ndcg@10", "recall@100")
 DEPTHS = (50, 100, 200, 400)
 FLOOR_STEPS = (-0.1, -0.05, 0.05, 0.1)
-FOLDS = 5
-SEED = 0
 _DOUBT = 3.0  # standard errors of a paired difference: a move of the reach must gain more
 _LOSS = 2.0  # and may not lose as much as this of the other metric
 _MARGIN = 0.005  # a shallower search must not lose more than this of either metric at its lower bound

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from app import __version__
-from app.search.rerank import Ranking
 from app.search.searcher import Searcher
-from models.blend import FAST, Examined, examine, fit_ranking, run_of, with_fast
+from models.blend import FAST, Examined, examine
+from models.out_of_fold import FOLDS, SEED, Rankings, folded, run_over
 from models.relevance import (
     Gain,
     PairEvaluation,
     Qrels,
     Queries,
-    Run,
     comparison_table,
     evaluate,
-    query_folds,
     random_order,
 )
 from models.relevance.compare import PERMUTATIONS, RESAMPLES
@@ -39,11 +37,8 @@ from scripts.output import Output
 from scripts.stored import add_bundle_arguments, open_version
 
 METRICS = ("ndcg@10", "mrr@10", "map", "precision@10", "recall@100", "f1@10")
-FOLDS = 5
-SEED = 0
 REPEATS = 5
 Floats = npt.NDArray[np.float64]
-Rankings = Sequence[tuple[Ranking, tuple[str, ...]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +110,13 @@ def _measure(
     names = tuple(dict.fromkeys(("lexical", "dense", profile)))
     examined = {name: examine(searcher, queries, qrels, name) for name in names}
     rankings = [(searcher.ranking, tuple(queries))]
-    folded = _folded(examined[profile], queries, qrels, gain, SEED) if seen else rankings
+    fitted = folded(examined[profile], queries, qrels, gain) if seen else rankings
     others = range(SEED + 1, SEED + REPEATS) if seen else range(0)
-    repeated = [*folded, *(one for seed in others for one in _folded(examined[profile], queries, qrels, gain, seed))]
+    repeated = [*fitted, *(one for seed in others for one in folded(examined[profile], queries, qrels, gain, seed))]
     runs = [random_order(qrels, [searcher.catalog.id(row) for row in range(len(searcher.catalog))], seed=SEED)]
-    runs += [_run(searcher, examined[name], folded if name in ("default", FAST) else rankings, name) for name in names]
+    runs += [
+        run_over(searcher, examined[name], fitted if name in ("default", FAST) else rankings, name) for name in names
+    ]
     judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=arguments.judged_only)
     return Measurement(
         searcher.version,
@@ -133,22 +130,6 @@ def _measure(
         *_judged_pairs(examined[profile], repeated, profile, gain),
         repeats=1 + len(others),
     )
-
-
-def _folded(
-    examined: Mapping[str, Examined], texts: Mapping[str, str], qrels: Qrels, gain: Gain, seed: int
-) -> list[tuple[Ranking, tuple[str, ...]]]:
-    """Per fold: the ranking fitted without its queries, and its queries."""
-    folds = query_folds(texts, FOLDS, seed)
-    return [(with_fast(fit_ranking(examined, fold.train, qrels, gain)), fold.test) for fold in folds]
-
-
-def _run(searcher: Searcher, examined: Mapping[str, Examined], rankings: Rankings, name: str) -> Run:
-    """The run of a profile, each query under the ranking that is given for it."""
-    ranked: dict[str, Any] = {}
-    for ranking, query_ids in rankings:
-        ranked.update(run_of(searcher, examined, query_ids, ranking.profiles[name], name))
-    return Run(ranked, name)
 
 
 def _judged_pairs(

@@ -16,9 +16,10 @@ from app.errors import BadInput, NotFound
 from app.index.bundle import BundleStore, read_manifest
 from app.search.collections import GOLDEN, Encoders, golden_answers, load
 from app.search.searcher import Searcher
+from models.out_of_fold import FOLDS
 from models.relevance import Gain, Qrels, Queries, comparison_table
 from models.report.tuning import tuning_page
-from models.tuning import FOLDS, Tuned, tune
+from models.tuning import Tuned, tune
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.publish import add_gate_arguments, publish_through_gate

@@ -45,11 +45,32 @@ class Contribution(BaseModel):
     contribution: float
 
 
+class Link(BaseModel):
+    """`score` = 1 / (1 + exp(-(slope · raw + offset)))."""
+
+    slope: float
+    offset: float
+
+
+class Evidence(BaseModel):
+    """A word of the query that the product has."""
+
+    query: str = Field(description="as the query spells it")
+    product: list[str] = Field(description="the index's terms that it met in the product")
+    field: Literal["title", "all"] = Field(description="all: not in the title, but in the rest of the text")
+    kind: Literal["exact", "synonym", "modifier", "prefix", "absent"] = Field(
+        description="absent: query and product both say that they are without it; modifier: it is for such a thing"
+    )
+
+
 class Explanation(BaseModel):
     """`raw` is the ordered float64 sum of the contributions, bit for bit."""
 
     raw: float
+    link: Link
     contributions: list[Contribution]
+    evidence: list[Evidence]
+    missing: list[str] = Field(description="words of the query that the product does not have")
 
 
 class Hit(BaseModel):
@@ -120,6 +141,90 @@ class ClassifyResponse(BaseModel):
     field: str = Field(description="the catalogue's field with the role category")
     corrected: str | None = Field(description="the query classified, where the typed one was misspelt; else null")
     categories: list[CategoryShare]
+
+
+class FailedCondition(BaseModel):
+    path: str = Field(description="of the condition in the request")
+    condition: dict[str, Any]
+    values: dict[str, Any] = Field(description="what the product has in the condition's fields; null for nothing")
+
+
+class DroppedByFilter(BaseModel):
+    """`then` is the stage it comes to without the conditions that failed."""
+
+    failed: list[FailedCondition]
+    then: Literal["retrieval", "rank", "shown"]
+
+
+class LegPlace(BaseModel):
+    """Where all products that the filter lets through are ordered by one leg's score."""
+
+    kept: bool = Field(description="among those that the leg brought into the result set")
+    rank: int | None = Field(description="null where the product has no word of the query")
+    score: float
+    depth: int = Field(description="products that the leg brings at most")
+    last: float | None = Field(description="score of the last one brought; null where the list is not full")
+
+
+class WordsPlace(LegPlace):
+    evidence: list[Evidence]
+    missing: list[str]
+
+
+class MeaningPlace(LegPlace):
+    floor: float = Field(description="least score that is brought")
+    approximate: bool = Field(description="the list was searched for in a graph, which may miss what is in its range")
+
+
+class LastShown(BaseModel):
+    id: str
+    raw: float
+    score: float
+
+
+class Difference(BaseModel):
+    """`last` - `product`: what a feature adds to the gap."""
+
+    name: str
+    last: float
+    product: float
+    difference: float
+
+
+class ResultRank(BaseModel):
+    """Where the product stands in the result set; `last`, `gap` and `difference` are those to the k-th hit."""
+
+    rank: int
+    k: int
+    total: int
+    raw: float
+    score: float
+    last: LastShown | None
+    gap: float | None = Field(description="in raw score; 0: the k-th hit's id comes first")
+    difference: list[Difference] = Field(description="the features that make the gap, the largest first")
+
+
+class Change(BaseModel):
+    """What, changed to this all at once, keeps the product at the stage; members left out stay as they are."""
+
+    filter: dict[str, Any] | None = Field(None, description="the filter without what failed; null: none at all")
+    depth: int | None = Field(None, description="the profile's depth, or more")
+    floor: float | None = Field(None, description="the profile's floor, or less")
+    k: int | None = Field(None, description="hits asked for, or more; or `offset` + `k`")
+
+
+class WhyNotResponse(BaseModel):
+    version: str
+    tier: str
+    degraded: Degraded
+    corrected: str | None = Field(description="the text searched for, where the typed one was misspelt; else null")
+    id: str
+    stage: Literal["filter", "retrieval", "rank", "shown"] = Field(description="the first that dropped it, or shown")
+    keep: list[Change] = Field(description="any of which would have kept it at that stage")
+    filter: DroppedByFilter | None
+    lexical: WordsPlace | None = Field(description="null where it did not come so far, or the profile has no such leg")
+    dense: MeaningPlace | None
+    rank: ResultRank | None
 
 
 class RerankText(BaseModel):

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from app.api import classify, docs, health, page, problems, products, rerank, rescore, search
+from app.api import classify, docs, health, page, problems, products, rerank, rescore, search, whynot
 from app.api.middleware import Edge
 from app.api.openapi import document
 from app.api.options import EdgeOptions
@@ -39,6 +39,7 @@ def _routes(options: EdgeOptions) -> list[Route]:
         *rescore.routes(),
         *rerank.routes(),
         *classify.routes(),
+        *whynot.routes(),
         *products.routes(),
         *health.routes(serve_metrics=options.serve_metrics),
         *page.routes(show_images=options.show_images),

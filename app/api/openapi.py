@@ -23,6 +23,7 @@ from app.api.schemas import (
     SearchBody,
     SimilarParams,
     TeiBody,
+    WhyNotBody,
 )
 
 Json = dict[str, Any]
@@ -67,6 +68,11 @@ _SEARCH_EXAMPLE = {
 }
 _RESCORE_EXAMPLE = {"items": [{"query": "running shoes", "candidates": [{"text": "Trail running shoes, size 42"}]}]}
 _CLASSIFY_EXAMPLE = {"query": "leather hiking boots", "k": 3, "collection": "retail"}
+_WHY_NOT_EXAMPLE = {
+    "query": "wireless headphones",
+    "id": "B07CXG6C9W",
+    "filter": {"field": "brand", "in": ["Sony", "Apple"]},
+}
 _RERANK_EXAMPLE = {"query": "running shoes", "documents": ["Trail shoes", "Rain jacket"], "top_n": 1}
 _TEI_EXAMPLE = {"query": "running shoes", "texts": ["Trail shoes", "Rain jacket"]}
 _SEARCH_NAMES = {"q": "query"} | {
@@ -137,6 +143,15 @@ OPERATIONS = (
         _CLASSIFY_EXAMPLE,
     ),
     Operation(
+        "/v1/why-not",
+        "post",
+        "Why a product is not among a search's hits",
+        answers.WhyNotResponse,
+        _WORK,
+        WhyNotBody,
+        _WHY_NOT_EXAMPLE,
+    ),
+    Operation(
         "/v1/products/{id}/similar",
         "get",
         "A product's neighbours",
@@ -204,7 +219,7 @@ def document(routes: Sequence[BaseRoute]) -> Json:
 
 
 def _schemas() -> Json:
-    read: list[type[BaseModel]] = [SearchBody, RescoreBody, RescoreLine, ClassifyBody, RerankBody, TeiBody]
+    read: list[type[BaseModel]] = [SearchBody, RescoreBody, RescoreLine, ClassifyBody, WhyNotBody, RerankBody, TeiBody]
     written = [model for model in vars(answers).values() if isinstance(model, type) and issubclass(model, BaseModel)]
     _, found = models_json_schema(
         [(model, "validation") for model in (*read, *written) if model is not BaseModel], ref_template=_REF
@@ -212,7 +227,8 @@ def _schemas() -> Json:
     schemas: Json = found["$defs"]
     schemas["Filter"] = _filter()
     search = schemas["SearchBody"]
-    search["properties"]["filter"] = {"anyOf": [_ANY_FILTER, {"type": "null"}], "default": None}
+    for body in (search, schemas["WhyNotBody"]):
+        body["properties"]["filter"] = {"anyOf": [_ANY_FILTER, {"type": "null"}], "default": None}
     search["anyOf"] = [
         {"required": ["query"], "properties": {"query": {"type": "string"}}},
         {"required": ["filter"], "properties": {"filter": {"type": "object"}}},

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic_core import PydanticCustomError, ValidationError
 
 from app.errors import BadInput, MalformedInput
-from app.types import ClassifyRequest, RescoreCandidate, RescoreItem, SearchRequest, Sort
+from app.types import ClassifyRequest, RescoreCandidate, RescoreItem, SearchRequest, Sort, WhyNotRequest
 
 RESCORE_PATH = "/v1/rescore"
 NDJSON = b"application/x-ndjson"
@@ -82,7 +82,7 @@ class SearchBody(Strict):
     timeout_ms: float | None = Field(
         None, ge=MIN_TIMEOUT_MS, le=MAX_TIMEOUT_MS, description="deadline; then the best found so far is the answer"
     )
-    explain: bool = Field(False, description="name each feature's contribution to each hit's raw score")
+    explain: bool = Field(False, description="what each feature and each word brought to each hit's raw score")
     fields: Annotated[tuple[FieldName, ...], Field(max_length=MAX_FIELDS)] | None = Field(
         None, description="stored fields to return with each hit; all when null"
     )
@@ -190,6 +190,23 @@ class ClassifyBody(Strict):
         """What is asked; `timeout_ms` where it names no deadline of its own."""
         timeout = timeout_ms if self.timeout_ms is None else self.timeout_ms
         return ClassifyRequest(self.query, self.text, self.k, timeout, self.collection)
+
+
+class WhyNotBody(Strict):
+    """A search, and a product that is missed among its hits."""
+
+    query: QueryText
+    id: ProductId
+    k: int = Field(10, ge=1, le=MAX_K, description="hits that are looked at")
+    filter: dict[str, Any] | None = Field(None, description="what a product must fulfil; see Filter")
+    profile: Name = "default"
+    timeout_ms: float | None = Field(None, ge=MIN_TIMEOUT_MS, le=MAX_TIMEOUT_MS)
+    collection: Name = "default"
+
+    def request(self, timeout_ms: float) -> WhyNotRequest:
+        """What is asked; `timeout_ms` where it names no deadline of its own."""
+        timeout = timeout_ms if self.timeout_ms is None else self.timeout_ms
+        return WhyNotRequest(self.query, self.id, self.k, self.filter, self.profile, timeout, self.collection)
 
 
 class SimilarParams(Strict):

@@ -53,6 +53,9 @@ EXPANSIONS = 64
 PREFIX_WEIGHT = 0.8
 SYNONYM_WEIGHT = 0.9
 MODIFIER_WEIGHT = 0.7
+KINDS = EXACT, SYNONYM, MODIFIER_OF, PREFIX = "exact", "synonym", "modifier", "prefix"
+"""Why a term satisfies a query's word: it is the word, or a synonym, or tells what a thing is for (in Chinese), or is
+begun by it."""
 _FIELD_STATISTICS = ("average", "k1", "b")
 _EVERY_ROW = frozen(np.empty(0, np.bool_))
 
@@ -67,12 +70,17 @@ class LexicalParams:
     all_b: float = 0.75
 
 
+Alternative = tuple[int, float, str]
+"""A term that satisfies a query's word: its number, its weight, and which of KINDS it is."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LexicalQuery:
     """A parsed query: terms of the version's vocabulary in groups, and the most that any product could score.
 
     groups: int32 [n], ascending; terms: int32 [n]; weights: float32 [n]; bound: (title, all), 0 where no product can
-    match; words: the query's terms, known or not, marked where they must be absent; title: what they ask of a title.
+    match; words: the query's terms, known or not, marked where they must be absent, group g being that of words[g];
+    kinds: of KINDS, why each of `terms` is there; title: what they ask of a title.
     """
 
     groups: npt.NDArray[np.int32]
@@ -80,6 +88,7 @@ class LexicalQuery:
     weights: Floats
     bound: tuple[float, float]
     words: tuple[str, ...]
+    kinds: tuple[str, ...]
     title: TitleQuery
 
 
@@ -216,41 +225,41 @@ class LexicalIndex:
         wanted = query_terms(text, self.synonyms)
         begun = last_word(text) if prefix else ""
         own = tokens(begun)[0] if begun else None
-        alternatives: list[list[tuple[int, float]]] = []
+        alternatives: list[list[Alternative]] = []
         for one in wanted:
             found = self._alternatives(one)
             if one.term.removeprefix(NOT) == own:
                 beginning = begun if one.term == own else NOT + begun
-                known = dict(found)
-                found += [(term, PREFIX_WEIGHT) for term in self._expansions(beginning) if term not in known]
+                known = {term for term, *_ in found}
+                found += [(term, PREFIX_WEIGHT, PREFIX) for term in self._expansions(beginning) if term not in known]
             alternatives.append(found)
         flat = [(group, *one) for group, found in enumerate(alternatives) for one in found]
         groups, terms = (np.array([one[part] for one in flat], np.int32) for part in (0, 1))
-        weights = np.array([weight for *_, weight in flat], np.float32)
-        words = tuple(one.term for one in wanted)
+        weights = np.array([weight for *_, weight, _ in flat], np.float32)
+        words, kinds = tuple(one.term for one in wanted), tuple(kind for *_, kind in flat)
         bound = kernels.bounds(groups, terms, weights, self._statistics.peaks)
-        return LexicalQuery(groups, terms, weights, bound, words, self._title_query(words, alternatives))
+        return LexicalQuery(groups, terms, weights, bound, words, kinds, self._title_query(words, alternatives))
 
-    def _title_query(self, words: tuple[str, ...], alternatives: list[list[tuple[int, float]]]) -> TitleQuery:
+    def _title_query(self, words: tuple[str, ...], alternatives: list[list[Alternative]]) -> TitleQuery:
         """A word that the version does not know is as rare as can be."""
         numbers, idf = self._vocabulary.numbers, self._statistics.idf
         rarest = math.log1p(2 * len(self) + 1)
         of_words = [float(idf[numbers[word], 1]) if word in numbers else rarest for word in words]
-        return title_query(words, [[term for term, _ in found] for found in alternatives], of_words, numbers)
+        return title_query(words, [[term for term, *_ in found] for found in alternatives], of_words, numbers)
 
-    def _alternatives(self, wanted: Wanted) -> list[tuple[int, float]]:
-        """Terms of the vocabulary that satisfy a query's term, with their weights. A synonym that is rarer than the
-        word counts as if it were as frequent: else the products that say it otherwise would come before those that say
-        it as the shopper does (as Lucene's SynonymQuery, which gives all of them one document frequency)."""
+    def _alternatives(self, wanted: Wanted) -> list[Alternative]:
+        """Terms of the vocabulary that satisfy a query's term, with their weights and kinds. A synonym that is rarer
+        than the word counts as if it were as frequent: else the products that say it otherwise would come before those
+        that say it as the shopper does (as Lucene's SynonymQuery, which gives all of them one document frequency)."""
         numbers, idf = self._vocabulary.numbers, self._statistics.idf
         weight = token_weight(wanted.term.removeprefix(MODIFIER))
-        found = [(numbers[term], weight) for term in (wanted.term, *wanted.equals) if term in numbers]
+        found = [(numbers[term], weight, EXACT) for term in (wanted.term, *wanted.equals) if term in numbers]
         own = idf[numbers[wanted.term], 1] if wanted.term in numbers else np.inf
-        nearly = [(term, SYNONYM_WEIGHT) for term in wanted.synonyms]
-        for term, worth in (*nearly, *((term, MODIFIER_WEIGHT) for term in wanted.modifiers)):
+        nearly = [(term, SYNONYM_WEIGHT, SYNONYM) for term in wanted.synonyms]
+        for term, worth, kind in (*nearly, *((term, MODIFIER_WEIGHT, MODIFIER_OF) for term in wanted.modifiers)):
             if term in numbers:
                 share = min(1.0, float(own / max(idf[numbers[term], 1], 1e-9)))
-                found.append((numbers[term], worth * weight * share))
+                found.append((numbers[term], worth * weight * share, kind))
         return found
 
     def _expansions(self, begun: str) -> list[int]:
@@ -300,6 +309,24 @@ class LexicalIndex:
             *query.bound,
             frozen(rows),
         )
+
+    def holds(self, query: LexicalQuery, rows: Rows) -> npt.NDArray[np.int8]:
+        """Where rows have each of the query's terms: 2 in the title, 1 in the rest of the text alone, 0 nowhere; int8
+        [rows, terms]."""
+        held = np.zeros((len(rows), len(query.terms)), np.int8)
+        for column, term in enumerate(query.terms.tolist()):
+            start, end = self._postings.starts[term : term + 2]
+            known = self._postings.rows[start:end]
+            if not len(known):  # of a version that is extended, rows need not have all terms
+                continue
+            at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+            in_title = self._postings.impacts[start + at, 0] > 0.0
+            held[:, column] = np.where(known[at] == rows, 1 + in_title, 0)
+        return held
+
+    def term(self, number: int) -> str:
+        """A term of the vocabulary."""
+        return self._vocabulary.terms[number]
 
     def title_features(self, query: LexicalQuery, rows: Rows) -> Floats:
         """How the titles of any rows answer the query, float32 [rows, len(titles.FEATURES)]."""

@@ -24,13 +24,14 @@ from app.search import features, respond, retrieve
 from app.search.calibrate import NEAREST, NO_CLARITY, Clarity, clarity_of
 from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
-from app.search.explain import explanation
+from app.search.explain import evidence, explanation
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.relax import Relaxed, nothing_left, relaxations
 from app.search.rerank import STATIC, Profile, Ranked, Ranking, contributions, rank, raw_scores
 from app.search.static import StaticEncoder
 from app.search.understand import corrected
+from app.search.whynot import WhyNotJob
 from app.types import (
     TIER_BROWSE,
     TIER_LEXICAL,
@@ -82,7 +83,7 @@ class RescoreJob:
     degraded: list[str] = field(default_factory=list)
 
 
-Job = SearchJob | RescoreJob | ClassifyJob
+Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob
 
 
 def process(jobs: Sequence[Job]) -> None:
@@ -125,11 +126,11 @@ class Searcher:
         self.ranking = ranking
         self.classifier = classifier
         self.static = static
-        self._correct = _correction(words, encoder)
+        self.correct = _correction(words, encoder)
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
-        return to_query(request, self.catalog.schema, self.ranking, self._correct)
+        return to_query(request, self.catalog.schema, self.ranking, self.correct)
 
     def query_vectors(self, texts: Sequence[str], profile: Profile) -> Floats:
         """Vectors of normalised texts by the profile's encoder, float32 [n, dimension]. Raises EncoderUnavailable."""
@@ -282,7 +283,8 @@ class Searcher:
             candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
             ranked = self.rank(candidates.rows, job.words, vector, profile)
             facets = self._facets(query, candidates.rows, job.words, vector, profile)
-            page = self._page(query, ranked, candidates, profile, facets, self._clarity(job, near, vector, profile))
+            clarity = self._clarity(job, near, vector, profile)
+            page = self._page(query, ranked, candidates, profile, facets, clarity, job.words)
         return self._respond(job, page, profile.tier, profile.link.calibrated)
 
     def _clarity(self, job: SearchJob, near: retrieve.DenseHits, vector: Floats | None, profile: Profile) -> Clarity:
@@ -337,6 +339,7 @@ class Searcher:
         profile: Profile,
         facets: dict[str, Any],
         clarity: Clarity,
+        words: LexicalQuery | None,
     ) -> respond.Page:
         request = query.request
         if request.sort:
@@ -348,7 +351,10 @@ class Searcher:
         scores = profile.link.probability(ranked.raw[chosen], clarity).tolist()
         explanations = None
         if request.explain:
-            explanations = [explanation(ranked, position, profile, clarity) for position in chosen]
+            met = evidence(ranked.rows[chosen], query.text or "", self.words, words)
+            explanations = [
+                explanation(ranked, position, profile, clarity) | one for position, one in zip(chosen, met, strict=True)
+            ]
         return respond.Page(ranked.rows[chosen], scores, explanations, len(candidates.rows), candidates.exact, facets)
 
     def _facets(

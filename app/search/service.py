@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from app import metrics
-from app.errors import BadInput, DeadlineExceeded, Unavailable
+from app.errors import BadInput, DeadlineExceeded, NotFound, Unavailable
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, now
 from app.search.cache import Cache, answer_key, vector_key
@@ -22,6 +22,7 @@ from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.normalize import Query
 from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
+from app.search.whynot import WhyNotJob
 from app.types import (
     ClassifyAnswer,
     ClassifyRequest,
@@ -32,6 +33,7 @@ from app.types import (
     SearchAnswer,
     SearchRequest,
     Timing,
+    WhyNotRequest,
 )
 
 # What a worker takes at once: where texts are encoded one by one, a larger take saves nothing but wake-ups, and the
@@ -173,6 +175,25 @@ class SearchService:
         return ClassifyAnswer(
             searcher.version, searcher.classifier.model.field, corrected, tuple(job.ranked[: request.k])
         )
+
+    async def why_not(self, request: WhyNotRequest) -> dict[str, Any]:
+        """The stage that dropped a product from a search, behind waiting searches: it scores the whole catalogue.
+
+        Raises BadInput, NotFound, EncoderUnavailable, DeadlineExceeded, Overloaded."""
+        deadline = after_ms(request.timeout_ms)
+        searcher = self._searcher(request.collection)
+        search = SearchRequest(request.query, k=request.k, filter=request.filter, profile=request.profile)
+        query = searcher.query(search)
+        row = searcher.catalog.row(request.id)
+        if row is None:
+            raise NotFound(f"no product {request.id[:128]!r}")
+        vector = _vector_key(searcher, query)
+        known = None if vector is None else self._cache.local_vector(vector)
+        job = WhyNotJob(searcher, query, row, known)
+        await self._batcher.run(job, deadline=deadline, priority=Priority.BULK)
+        if job.error is not None:
+            raise job.error
+        return job.answer
 
     async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
         """Neighbours of a product. Raises NotFound."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from models.out_of_fold import FOLDS, SEED
 from models.report.markup import Markup, element
 from models.report.page import STYLE
 from models.report.tables import figure, metric_name, signed, signed_ends, table
-from models.tuning import FOLDS, SEED, Tuned
+from models.tuning import Tuned
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 

@@ -16,6 +16,7 @@ from app.types import (
     SearchAnswer,
     SearchRequest,
     Timing,
+    WhyNotRequest,
 )
 
 VERSION = "20261123-ab12cd34"
@@ -37,6 +38,7 @@ class StubService:
         self.draining = False
         self.searched: list[SearchRequest] = []
         self.rescored: list[tuple[RescoreItem, str, str]] = []
+        self.asked: list[WhyNotRequest] = []
         self.cancelled = 0
         self.running = self.most_running = 0
         self.fail: Exception | None = None
@@ -78,6 +80,20 @@ class StubService:
         await self._work()
         self._known(request.collection)
         return ClassifyAnswer(VERSION, "category", None, (("Audio", 0.75), ("Cables", 0.25))[: request.k])
+
+    async def why_not(self, request: WhyNotRequest) -> dict[str, Any]:
+        await self._work()
+        self._known(request.collection)
+        check_filter(request.filter)
+        self.asked.append(request)
+        if request.id != KNOWN:
+            raise NotFound("no product has such an id")
+        rank = {"rank": 12, "k": request.k, "total": 60, "raw": 1.5, "score": 0.4, "gap": 0.25, "difference": []}
+        return {
+            "version": VERSION, "tier": "hybrid", "degraded": {"is": False, "reasons": []}, "corrected": None,
+            "id": request.id, "stage": "rank", "keep": [{"k": 12}], "filter": None, "lexical": None, "dense": None,
+            "rank": rank | {"last": {"id": "a/b", "raw": 1.75, "score": 0.5}},
+        }  # fmt: skip
 
     async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
         self.product(product_id, collection=collection)

@@ -82,4 +82,4 @@ def _parsed(line: str) -> tuple[str, str, dict[str, str], str | None]:
 def _has_content(answer: Any) -> bool:
     if isinstance(answer, list):
         return bool(answer)
-    return any(answer.get(name) for name in ("hits", "product", "items", "results"))
+    return any(answer.get(name) for name in ("hits", "product", "items", "results", "categories", "stage"))

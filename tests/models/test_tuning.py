@@ -46,14 +46,14 @@ def _judged(searcher: Searcher) -> tuple[Queries, Qrels]:
 
 
 def test_a_search_too_shallow_to_find_everything_is_made_deeper(searcher: Searcher) -> None:
-    """Of three products a leg seven of ten right ones are missed: recall@100 gains, and the tuned depth is one of
+    """Of five products a leg some of the ten right ones are missed: recall@100 gains, and the tuned depth is one of
     DEPTHS; only the default profile takes it."""
-    _at(searcher, 3, 0.2)
+    _at(searcher, 5, 0.2)
     tuned = tune(searcher, *_judged(searcher), GAIN, fitted=False)
     assert tuned.ranking.profiles["default"].depth in DEPTHS
     assert tuned.ranking.profiles["lexical"].depth == searcher.ranking.profiles["lexical"].depth
     recall = next(one for one in tuned.comparisons if one.metric == "recall@100")
-    assert recall.difference.low > 0.1 and tuned.better
+    assert recall.difference.low > 0.05 and tuned.better
 
 
 def test_a_search_is_made_shallower_where_that_loses_nothing(searcher: Searcher) -> None:
@@ -65,7 +65,7 @@ def test_a_search_is_made_shallower_where_that_loses_nothing(searcher: Searcher)
 
 def test_a_search_is_not_made_shallower_where_that_loses(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same judgements, and a choice of depths that are all too shallow."""
-    monkeypatch.setattr("models.tuning.DEPTHS", (1, 2, 3))
+    monkeypatch.setattr("models.tuning.DEPTHS", (5, 6, 7))
     _at(searcher, 200, 0.2)
     tuned = tune(searcher, *_judged(searcher), GAIN, fitted=False)
     assert tuned.ranking.profiles["default"].depth == 200
@@ -79,7 +79,7 @@ def test_the_tuning_of_the_same_judgements_is_the_same(searcher: Searcher) -> No
 
 def test_a_gain_of_one_metric_does_not_pay_for_a_loss_of_the_other(searcher: Searcher) -> None:
     """Better is: something moved, a gain beyond doubt, and no loss beyond doubt."""
-    _at(searcher, 3, 0.2)
+    _at(searcher, 5, 0.2)
     tuned = tune(searcher, *_judged(searcher), GAIN, fitted=False)
     gained = next(one for one in tuned.comparisons if one.metric == "recall@100")
     lost = replace(

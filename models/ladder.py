@@ -1,0 +1,156 @@
+"""What each part of the ranking brings: the tiers from the cheapest up, the field's fixed blends, and one part less.
+
+Everything is over the same queries and out-of-fold where something is fitted to them, so any two rows compare paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from app.index.dense import FaissIndex
+from app.search.features import LEGS, NAMES
+from app.search.rerank import Profile
+from app.search.searcher import Searcher, SearchJob
+from app.types import Floats, SearchRequest
+from models.blend import FAST, examine, run_of
+from models.out_of_fold import folded, run_over
+from models.relevance import Gain, Qrels, Queries, Run
+
+TIERS = ("lexical", FAST, "default")
+"""From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search."""
+RRF_K = 60
+_BLENDED = 1_000  # of each list, as deep as anybody fuses
+_ROUNDS = 5
+Numbers = npt.NDArray[np.float64]
+
+
+def tiers(searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, *, fitted: bool) -> dict[str, Run]:
+    """The run of each tier that the version has, and of the dense leg; out-of-fold where it was `fitted` to these
+    judgements."""
+    return {
+        name: _run(searcher, queries, qrels, gain, name, fitted=fitted)
+        for name in ("dense", *TIERS)
+        if name in searcher.ranking.profiles
+    }
+
+
+def _run(searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, name: str, *, fitted: bool) -> Run:
+    examined = examine(searcher, queries, qrels, name)
+    rankings = folded(examined, queries, qrels, gain) if fitted else [(searcher.ranking, tuple(queries))]
+    return run_over(searcher, examined, rankings, name)
+
+
+def fixed_blends(searcher: Searcher, embeddings: Floats, queries: Queries, qrels: Qrels) -> dict[str, Run]:
+    """What people write without learning anything: BM25 over all text and the cosine of the whole catalogue, fused by
+    reciprocal ranks (Cormack et al. 2009) or by min-max scores at each weight of the dense leg. `embeddings` [n,
+    dimension] are the products' own vectors, not drawn to any neighbour."""
+    rows = np.arange(len(searcher.catalog), dtype=np.int32)
+    blends: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for query_id in qrels:
+        text = searcher.query(SearchRequest(queries[query_id])).text or ""
+        words = searcher.words.scores(searcher.words.parse(text), rows)[:, 1].astype(np.float64)
+        dense = (embeddings @ searcher.encoder.queries([text])[0]).astype(np.float64)
+        for name, scores in _fused(words, dense):
+            best = np.lexsort((rows, -scores))[:_BLENDED]
+            ranked = [(searcher.catalog.id(int(row)), float(len(best) - place)) for place, row in enumerate(best)]
+            blends.setdefault(name, {})[query_id] = ranked
+    return {name: Run(ranked, name) for name, ranked in blends.items()}
+
+
+def _fused(words: Numbers, dense: Numbers) -> Iterator[tuple[str, Numbers]]:
+    yield "BM25", words
+    yield "zero-shot", dense
+    yield "RRF", _reciprocal(words) + _reciprocal(dense)
+    for tenth in range(1, 10):
+        share = tenth / 10
+        yield f"min-max {share:.1f}", share * _min_max(dense) + (1 - share) * _min_max(words)
+
+
+def _reciprocal(scores: Numbers) -> Numbers:
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return np.where((scores > 0) & (ranks <= _BLENDED), 1 / (RRF_K + ranks), 0.0)
+
+
+def _min_max(scores: Numbers) -> Numbers:
+    best = np.sort(scores)[::-1][:_BLENDED]
+    scaled: Numbers = np.clip((scores - best[-1]) / max(best[0] - best[-1], 1e-12), 0, 1)
+    return scaled
+
+
+def ablations(
+    searcher: Searcher, embeddings: Floats, queries: Queries, qrels: Qrels, gain: Gain, *, fitted: bool
+) -> dict[str, Run]:
+    """The default profile with one part less, at the default's weights otherwise."""
+    default = searcher.ranking.profiles["default"]
+    words = [name for name, weight in zip(NAMES[LEGS:], default.weights[LEGS:], strict=True) if weight]
+    runs = {}
+    without: dict[str, Callable[[], Run]] = {
+        "without smoothing": lambda: _run(
+            _with(searcher, vectors=FaissIndex.build(embeddings)), queries, qrels, gain, "default", fitted=fitted
+        ),
+        "without mending of spelling": lambda: _as_typed(searcher, queries, qrels, default),
+    }
+    for name in words:
+        without[f"without {name}"] = lambda name=name: _reweighted(searcher, queries, qrels, default, {name: 0.0})  # type: ignore[misc]
+    without["legs alone"] = lambda: _reweighted(searcher, queries, qrels, default, dict.fromkeys(words, 0.0))
+    for label, make in without.items():
+        run = make()
+        run.name = label
+        runs[label] = run
+    return runs
+
+
+def _with(searcher: Searcher, vectors: FaissIndex) -> Searcher:
+    return Searcher(
+        collection=searcher.collection,
+        version=searcher.version,
+        catalog=searcher.catalog,
+        words=searcher.words,
+        vectors=vectors,
+        encoder=searcher.encoder,
+        ranking=searcher.ranking,
+        static=searcher.static,
+    )
+
+
+def _reweighted(
+    searcher: Searcher, queries: Queries, qrels: Qrels, profile: Profile, changed: Mapping[str, float]
+) -> Run:
+    weights = tuple(changed.get(name, weight) for name, weight in zip(NAMES, profile.weights, strict=True))
+    examined = examine(searcher, queries, qrels, profile.name)
+    return run_of(searcher, examined, examined, replace(profile, weights=weights), profile.name)
+
+
+def _as_typed(searcher: Searcher, queries: Queries, qrels: Qrels, profile: Profile) -> Run:
+    plain = _with(searcher, searcher.vectors)  # type: ignore[arg-type]
+    plain.correct = lambda text, prefix: text
+    examined = examine(plain, queries, qrels, profile.name)
+    return run_of(plain, examined, examined, profile, profile.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Wall milliseconds of one search in the searcher: no socket, no queue, one thread."""
+
+    p50: float
+    p99: float
+
+
+def latencies(searcher: Searcher, queries: Sequence[str], profiles: Sequence[str]) -> dict[str, Latency]:
+    """Of each profile, interleaved query by query, so that whatever else the machine does meets all of them alike."""
+    spent: dict[str, list[float]] = {name: [] for name in profiles}
+    for round_ in range(_ROUNDS + 1):
+        for text in queries:
+            for name in profiles:
+                started = perf_counter()
+                query = searcher.query(SearchRequest(text, profile=name))
+                searcher.search([SearchJob(searcher, query, started)])
+                if round_:  # the first warms everything up
+                    spent[name].append((perf_counter() - started) * 1e3)
+    return {name: Latency(*np.percentile(times, (50, 99)).tolist()) for name, times in spent.items()}
