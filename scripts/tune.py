@@ -16,6 +16,7 @@ from app.errors import BadInput, NotFound
 from app.index.bundle import BundleStore, read_manifest
 from app.search.collections import GOLDEN, Encoders, golden_answers, load
 from app.search.searcher import Searcher
+from models.gate import Judgements
 from models.out_of_fold import FOLDS
 from models.relevance import Gain, Qrels, Queries, comparison_table
 from models.report.tuning import tuning_page
@@ -63,7 +64,12 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             tick=tick,
         )
     evidence = {"before": present, "judged_only": arguments.judged_only, **about, **tuned.to_json()}
-    version = _sealed(store, served.searcher, tuned, about, evidence) if tuned.better else None
+    version = None
+    if tuned.better:
+        # The gate grades exponentially and counts what is unjudged as nothing: judgements for other rules are not its.
+        fit = (gain.kind, gain.shift, arguments.judged_only) == ("exp", 0.0, False)
+        gate = Judgements(queries, qrels, gain) if fit else None
+        version = _sealed(store, served.searcher, tuned, {"judgements": about, "tuning": evidence}, gate)
     if arguments.html:
         arguments.html.write_text(tuning_page(tuned, present, version, about), encoding="utf-8")
     value = {"version": version, "published": False, **evidence}
@@ -81,8 +87,9 @@ def _about(queries: Queries, qrels: Qrels, gain: Gain) -> Told:
     return {**about, "relevant_at": gain.relevant_at, "gain": gain.kind, "shift": gain.shift}
 
 
-def _sealed(store: BundleStore, searcher: Searcher, tuned: Tuned, about: Told, evidence: Told) -> str:
-    """The parts of the searcher's version, copied (a version's files are its own), under the tuned ranking."""
+def _sealed(store: BundleStore, searcher: Searcher, tuned: Tuned, told: Told, gate: Judgements | None) -> str:
+    """The parts of the searcher's version, copied (a version's files are its own), under the tuned ranking. Judgements
+    that it keeps for the gate stay; where it has none, it gets `gate`."""
     source = store.path(searcher.version)
     manifest = read_manifest(source)
     with store.building() as folder:
@@ -92,13 +99,9 @@ def _sealed(store: BundleStore, searcher: Searcher, tuned: Tuned, about: Told, e
         asked = [str(one["query"]) for one in json.loads((source / GOLDEN).read_bytes())]
         golden = golden_answers(searcher, asked)
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
-        content = {
-            **manifest.content,
-            "aisle": __version__,
-            "ranking": tuned.ranking.to_json(),
-            "judgements": about,
-            "tuning": evidence,
-        }
+        content = {**manifest.content, **told, "aisle": __version__, "ranking": tuned.ranking.to_json()}
+        if content.get("gate") is None and gate is not None:
+            content["gate"] = gate.save(folder)
         version = store.seal(folder, content)
     store.verify(version)
     return version

@@ -71,7 +71,7 @@ def _tuned(bundles: Path, judged: list[str], capsys: Told, *more: str) -> dict[s
 
 def test_what_the_judgements_reward_is_moved_and_published(shop: Shop, tmp_path: Path, capsys: Told) -> None:
     """The weight of `numbers`, 0 before, grows; nDCG@10 gains out-of-fold; the other parts are the same bytes in files
-    of their own; the next time there is nothing to gain."""
+    of their own, and the judgements of the gate are added; the next time there is nothing to gain."""
     bundles = tmp_path / "b"
     shutil.copytree(shop.bundles, bundles)
     store = BundleStore(bundles)
@@ -85,8 +85,8 @@ def test_what_the_judgements_reward_is_moved_and_published(shop: Shop, tmp_path:
     assert value["published"] is True and store.current() == value["version"] != before
 
     old, new = read_manifest(store.path(before)), read_manifest(store.path(value["version"]))
-    assert {name for name in old.parts if old.parts[name] != new.parts.get(name)} <= {GOLDEN}
-    assert old.parts.keys() == new.parts.keys()
+    assert {name for name in old.parts if old.parts[name] != new.parts.get(name)} == {GOLDEN}
+    assert new.parts.keys() - old.parts.keys() == {"gate.queries.tsv", "gate.qrels.tsv"}
     assert all(path.stat().st_nlink == 1 for path in store.path(value["version"]).iterdir())
     evidence = new.content["tuning"]
     assert evidence["before"] == before and evidence["comparisons"] == value["comparisons"]
