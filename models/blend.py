@@ -46,9 +46,9 @@ def default_ranking() -> Ranking:
     return _ranking(
         DEFAULT_WEIGHTS,
         {
-            "default": Link(3.157, -0.595, False),
-            "lexical": Link(5.159, 0.43, False),
-            "dense": Link(5.295, -0.914, False),
+            "default": Link(3.506, -0.866, False),
+            "lexical": Link(5.472, 0.32, False),
+            "dense": Link(5.886, -1.202, False),
         },
     )
 

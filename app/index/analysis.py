@@ -64,8 +64,8 @@ _NUMBER = "[0-9]+(?:[.,/][0-9]+)*"
 _MEASURE = re.compile(
     rf"""(?<![\w."])(?P<number>{_NUMBER})
     (?: [ -]?(?P<name>{_LONG_NAMES})\.?(?!\w)
-      | -?(?P<letter>[lgmwv])(?!\w)
-      | (?P<mark>''|"|')(?!['"]|s\b|[a-z]{{2}})
+      | -?(?P<letter>[lgmwv])(?!\w)(?:\.(?!\w))?
+      | (?P<mark>''|"|')(?!['"]|s\b|[a-z]{{2}})(?:\.(?!\w))?
       | -?(?P<touching>in)(?![\w]|[ -]*[0-9])\.?
       | [ ](?P<spaced>in)(?:\.(?!\w)|(?=[ ]*(?:$|[,;)/]|x[ ]*[0-9]|[whdl]\b))) )""",
     re.VERBOSE,

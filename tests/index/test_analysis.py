@@ -50,6 +50,8 @@ def test_what_only_looks_like_a_measure_is_left_alone(text: str) -> None:
 @given(TEXTS)
 @example("1½\"x2'")
 @example("5' 5''")
+@example("0V.")
+@example("5\". 5'.")
 def test_normalising_twice_changes_nothing(text: str) -> None:
     """The normal form is its own normal form."""
     once = normalize_text(text)
