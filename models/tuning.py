@@ -1,46 +1,83 @@
-"""Fit a version's ranking to a shop's judgements: weights, depth, links; and the evidence that it is worth it.
+"""Tune the served ranking to judgements: how deep the legs look, from which dense score on, the weights, the links.
 
-Nothing is taken on trust: weights are taken over only where they rank better out-of-fold, beyond doubt, than what is
-served; a depth is lowered only where nothing is lost that could be told from chance.
+One thing is moved at a time and only for a gain beyond doubt (coordinate ascent: Metzler and Croft 2007). What the
+whole procedure is worth is measured out-of-fold: it runs again on four fifths of the queries and is judged on the rest,
+and that is compared, paired, with what is served. So a lucky choice on the way shows as no gain at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from app.search.features import NAMES
 from app.search.rerank import Profile, Ranking
 from app.search.searcher import Searcher
-from models.blend import FAST, Examined, examine, fit_fast_link, fit_weights, ranking_of, run_of, with_fast
-from models.out_of_fold import FOLDS, SEED, folded, run_over
-from models.relevance import Comparison, Gain, Qrels, Queries, Run, compare_all, evaluate
+from models.blend import (
+    FAST,
+    Examined,
+    examine,
+    fit_fast_link,
+    fit_profile_link,
+    fit_ranking,
+    fit_weights,
+    run_of,
+    with_fast,
+)
+from models.out_of_fold import FOLDS, SEED
+from models.relevance import Comparison, Gain, Qrels, Queries, Run, compare_all, evaluate, query_folds
 
-DEPTHS = (50, 100, 200, 400)
 METRICS = ("ndcg@10", "recall@100")
-_WORTH_NOTHING = 0.003
-"""Lower bounds above minus this are not worth twice the depth."""
+DEPTHS = (50, 100, 200, 400)
+FLOOR_STEPS = (-0.1, -0.05, 0.05, 0.1)
+_DOUBT = 3.0  # standard errors of a paired difference: a move of the reach must gain more
+_LOSS = 2.0  # and may not lose as much as this of the other metric
+_MARGIN = 0.005  # a shallower search must not lose more than this of either metric at its lower bound
+_LEVEL = 0.05
+Numbers = npt.NDArray[np.float64]
+Values = Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True)
+class Reach(NamedTuple):
+    """What a profile's legs may bring: products a leg, and the least dense score."""
+
+    depth: int
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One number of the default profile that tuning changed."""
+
+    what: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Tuned:
-    """The ranking to serve (None: nothing to gain) and why. `weights` compares tuned with present weights
-    out-of-fold, `depths` each depth with the deepest."""
+    """The ranking fitted to all the queries, and the out-of-fold evidence for it: tuned − present, by METRICS."""
 
-    ranking: Ranking | None
-    moved: dict[str, tuple[float, float]]
-    depth: tuple[int, int]
-    weights: tuple[Comparison, ...]
-    depths: tuple[Comparison, ...]
+    ranking: Ranking
+    moves: tuple[Move, ...]
+    comparisons: tuple[Comparison, ...]
 
-    def evidence(self) -> dict[str, Any]:
-        """As the manifest keeps it."""
+    @property
+    def better(self) -> bool:
+        """Something moved, one metric gains beyond doubt (paired, Holm-corrected) and none loses so."""
+        gained = any(one.p_holm < _LEVEL and one.difference.low > 0 for one in self.comparisons)
+        return bool(self.moves) and gained and all(one.difference.high >= 0 for one in self.comparisons)
+
+    def to_json(self) -> dict[str, Any]:
         return {
-            "moved": {name: {"from": before, "to": after} for name, (before, after) in self.moved.items()},
-            "depth": {"from": self.depth[0], "to": self.depth[1]},
-            "out_of_fold": [_figures(one) for one in self.weights],
-            "depths": [_figures(one) for one in self.depths],
+            "better": self.better,
+            "moves": [asdict(move) for move in self.moves],
+            "comparisons": [asdict(one) for one in self.comparisons],
             "folds": FOLDS,
             "seed": SEED,
         }
@@ -52,84 +89,155 @@ def tune(
     qrels: Qrels,
     gain: Gain,
     *,
-    calibrated: bool,
-    progress: Callable[[int], None] = lambda _: None,
+    fitted: bool,
+    judged_only: bool = False,
+    tick: Callable[[int], None] = lambda _: None,
 ) -> Tuned:
-    """`calibrated`: the version's links were fitted to these very judgements already. Raises ValueError for judgements
-    that teach nothing. `progress` is told of steps done, of len(DEPTHS) + 2."""
+    """Tune on all the judged queries, and on each four fifths of them for the evidence; `tick` gets 1 for each of the
+    FOLDS + 1 times. `fitted` says that the served ranking was fitted to these very judgements: then it, too, is held
+    against them out-of-fold, fitted again at its own reach.
+
+    Raises ValueError for too few queries for the folds, and for judgements that teach nothing (`fit_profile_link`)."""
+    shop = _Shop(searcher, queries, qrels, gain, judged_only=judged_only)
     present = searcher.ranking.profiles["default"]
-    examined = examine(searcher, queries, qrels)
-    fitted = fit_weights(examined, examined, qrels, gain)
-    tuned = run_over(searcher, examined, folded(examined, queries, qrels, gain), "default")
-    against = _compared(qrels, run_of(searcher, examined, examined, present, "served"), {"tuned": tuned}, gain)
-    progress(1)
-    better = fitted != present.weights and against[0].difference.low > 0
-    weights = fitted if better else present.weights
-    depth, depths = _depth(searcher, queries, qrels, gain, replace(present, weights=weights), progress)
-    moved = {
-        name: (before, after)
-        for name, before, after in zip(NAMES, present.weights, weights, strict=True)
-        if before != after
-    }
-    if not moved and depth == present.depth and calibrated:
-        return Tuned(None, {}, (depth, depth), against, depths)
-    ranking = _deep(ranking_of(weights, examined, examined, gain), depth)
+    before, after = {}, {}
+    for fold in query_folds(queries, FOLDS, SEED):
+        old = shop.fitted(shop.present, fold.train) if fitted else searcher.ranking
+        before.update(shop.ranked(old.profiles["default"], fold.test))
+        after.update(shop.ranked(shop.tuned(fold.train).profiles["default"], fold.test))
+        tick(1)
+    judged = [
+        evaluate(qrels, Run(ranked, name), metrics=METRICS, gain=gain, judged_only=judged_only)
+        for name, ranked in (("present", before), ("tuned", after))
+    ]
+    ranking = shop.tuned(tuple(queries))
     if FAST in searcher.ranking.profiles:
-        kept, searcher.ranking = searcher.ranking, with_fast(ranking)
-        try:
-            ranking = fit_fast_link(searcher, queries, qrels, gain)
-        finally:
-            searcher.ranking = kept
-    progress(1)
-    return Tuned(ranking, moved, (present.depth, depth), against, depths)
+        ranking = fit_fast_link(_with(searcher, with_fast(ranking)), queries, qrels, gain)
+    tick(1)
+    whole = Ranking({**searcher.ranking.profiles, **ranking.profiles})
+    moves = _moves(present, whole.profiles["default"])
+    return Tuned(whole, tuple(moves), tuple(compare_all(judged[0], [judged[1]], METRICS, seed=SEED)))
 
 
-def _depth(
-    searcher: Searcher,
-    queries: Queries,
-    qrels: Qrels,
-    gain: Gain,
-    profile: Profile,
-    progress: Callable[[int], None],
-) -> tuple[int, tuple[Comparison, ...]]:
-    """The least depth that loses nothing against the deepest, on either metric."""
-    kept, runs = searcher.ranking, {}
-    try:
+class _Shop:
+    """The judged queries as the searcher retrieves them, at any reach; each reach is retrieved once."""
+
+    def __init__(self, searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, *, judged_only: bool) -> None:
+        default = searcher.ranking.profiles["default"]
+        self.present = Reach(default.depth, default.floor)
+        self._searcher, self._queries, self._qrels, self._gain = searcher, queries, qrels, gain
+        self._judged_only = judged_only
+        self._examined: dict[Reach, dict[str, Examined]] = {}
+        self._values: dict[tuple[Reach, tuple[float, ...]], Values] = {}
+
+    def ranked(self, profile: Profile, query_ids: Iterable[str]) -> dict[str, list[tuple[str, float]]]:
+        """What the profile answers, by query."""
+        run = run_of(self._searcher, self._at(Reach(profile.depth, profile.floor)), query_ids, profile, profile.name)
+        return {query_id: list(ranked) for query_id, ranked in run.items()}
+
+    def fitted(self, reach: Reach, query_ids: Sequence[str]) -> Ranking:
+        """Weights and links from the given queries alone. Only the default profile takes the reach: a leg that answers
+        by itself, as the words do when the encoder fails, has nobody to make up for what it no longer brings."""
+        profiles = dict(fit_ranking(self._at(reach), query_ids, self._qrels, self._gain).profiles)
+        for name, one in profiles.items():
+            if name == "default":
+                profiles[name] = replace(one, depth=reach.depth, floor=reach.floor)
+                continue
+            old = self._searcher.ranking.profiles.get(name, one)
+            kept = replace(one, depth=old.depth, floor=old.floor)
+            own = self._at(Reach(old.depth, old.floor))
+            profiles[name] = replace(kept, link=fit_profile_link(own, query_ids, kept, self._gain))
+        return Ranking(profiles)
+
+    def tuned(self, query_ids: Sequence[str]) -> Ranking:
+        """The whole procedure on the given queries: weights, floor, depth, then weights and links where that ends."""
+        weights = fit_weights(self._at(self.present), query_ids, self._qrels, self._gain)
+        reach = self.present
+        reach = self._best(
+            reach, [Reach(reach.depth, round(reach.floor + by, 6)) for by in FLOOR_STEPS], weights, query_ids
+        )
+        reach = self._best(reach, [Reach(depth, reach.floor) for depth in DEPTHS], weights, query_ids)
         for depth in DEPTHS:
-            searcher.ranking = Ranking({**kept.profiles, "default": replace(profile, depth=depth)})
-            examined: dict[str, Examined] = examine(searcher, queries, qrels)
-            runs[f"depth {depth}"] = run_of(searcher, examined, examined, profile, f"depth {depth}")
-            progress(1)
-    finally:
-        searcher.ranking = kept
-    deepest = runs.pop(f"depth {DEPTHS[-1]}")
-    made = _compared(qrels, deepest, runs, gain)
-    for depth in DEPTHS[:-1]:
-        own = [one for one in made if one.candidate == f"depth {depth}"]
-        if all(one.difference.low >= -_WORTH_NOTHING for one in own):
-            return depth, made
-    return DEPTHS[-1], made
+            if depth < reach.depth and self._costs_nothing(Reach(depth, reach.floor), reach, weights, query_ids):
+                reach = Reach(depth, reach.floor)
+                break
+        return self.fitted(reach, query_ids)
+
+    def _best(
+        self, present: Reach, others: Iterable[Reach], weights: tuple[float, ...], query_ids: Sequence[str]
+    ) -> Reach:
+        """Of the reaches that are better than the present one beyond doubt, the one that gains most; else this one."""
+        gains = {}
+        for reach in others:
+            differences = self._differences(reach, present, weights, query_ids)
+            if any(_gained(one) for one in differences) and not any(_gained(-one, _LOSS) for one in differences):
+                gains[reach] = sum(float(one.mean()) for one in differences)
+        return max(gains, key=gains.__getitem__) if gains else present
+
+    def _costs_nothing(
+        self, reach: Reach, present: Reach, weights: tuple[float, ...], query_ids: Sequence[str]
+    ) -> bool:
+        """No metric loses significantly, nor could it lose more than the margin: few queries prove no saving."""
+        return all(
+            len(one) > 1 and not _gained(-one, _LOSS) and one.mean() - _LOSS * _error(one) >= -_MARGIN
+            for one in self._differences(reach, present, weights, query_ids)
+        )
+
+    def _differences(
+        self, reach: Reach, present: Reach, weights: tuple[float, ...], query_ids: Sequence[str]
+    ) -> list[Numbers]:
+        """Per metric, reach − present over the queries that something is relevant for."""
+        new, old = self._measured(reach, weights), self._measured(present, weights)
+        return [
+            np.array([new[metric][one] - old[metric][one] for one in query_ids if one in new[metric]])
+            for metric in METRICS
+        ]
+
+    def _measured(self, reach: Reach, weights: tuple[float, ...]) -> Values:
+        """By metric and query."""
+        known = self._values.get((reach, weights))
+        if known is None:
+            default = self._searcher.ranking.profiles["default"]
+            profile = replace(default, depth=reach.depth, floor=reach.floor, weights=weights)
+            run = Run(self.ranked(profile, self._queries), "default")
+            found = evaluate(self._qrels, run, metrics=METRICS, gain=self._gain, judged_only=self._judged_only)
+            known = {
+                metric: dict(zip(found.query_ids, values.tolist(), strict=True))
+                for metric, values in found.values.items()
+            }
+            self._values[reach, weights] = known
+        return known
+
+    def _at(self, reach: Reach) -> dict[str, Examined]:
+        examined = self._examined.get(reach)
+        if examined is None:
+            profiles = self._searcher.ranking.profiles
+            default = replace(profiles["default"], depth=reach.depth, floor=reach.floor)
+            searcher = _with(self._searcher, Ranking({**profiles, "default": default}))
+            examined = self._examined[reach] = examine(searcher, self._queries, self._qrels)
+        return examined
 
 
-def _deep(ranking: Ranking, depth: int) -> Ranking:
-    return Ranking({name: replace(one, depth=depth) for name, one in ranking.profiles.items()})
+def _with(searcher: Searcher, ranking: Ranking) -> Searcher:
+    """The same version under another ranking."""
+    other = copy(searcher)
+    other.ranking = ranking
+    return other
 
 
-def _compared(qrels: Qrels, baseline: Run, candidates: dict[str, Run], gain: Gain) -> tuple[Comparison, ...]:
-    base = evaluate(qrels, baseline, metrics=METRICS, gain=gain)
-    found = []
-    for name, run in candidates.items():
-        run.name = name
-        found.append(evaluate(qrels, run, metrics=METRICS, gain=gain))
-    return tuple(compare_all(base, found, METRICS))
+def _gained(difference: Numbers, doubt: float = _DOUBT) -> bool:
+    """Whether the mean is further above 0 than `doubt` of its standard errors."""
+    return len(difference) > 1 and bool(difference.mean() > doubt * _error(difference))
 
 
-def _figures(one: Comparison) -> dict[str, Any]:
-    return {
-        "candidate": one.candidate,
-        "baseline": one.baseline,
-        "metric": one.metric,
-        "means": [one.candidate_mean, one.baseline_mean],
-        "difference": [one.difference.estimate, one.difference.low, one.difference.high],
-        "p": one.p_holm,
-    }
+def _error(difference: Numbers) -> float:
+    return float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def _moves(present: Profile, tuned: Profile) -> list[Move]:
+    pairs = [
+        ("depth", present.depth, tuned.depth),
+        ("floor", present.floor, tuned.floor),
+        *zip(NAMES, present.weights, tuned.weights, strict=True),
+    ]
+    return [Move(what, float(old), float(new)) for what, old, new in pairs if old != new]

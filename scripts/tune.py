@@ -1,75 +1,114 @@
-"""aisle tune: fit the published version's ranking to judgements; a new version where that is worth it."""
+"""aisle tune: fit what is served to judgements, and publish that only if it is better beyond doubt.
+
+A new version has the parts of the old one, byte for byte; only the ranking, the golden answers and the evidence differ.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
-from app.errors import BadInput
-from app.index.bundle import MANIFEST
+from app import __version__
+from app.errors import BadInput, NotFound
+from app.index.bundle import BundleStore, read_manifest
 from app.search.collections import GOLDEN, Encoders, golden_answers, load
+from app.search.searcher import Searcher
 from models.gate import Judgements
-from models.relevance import Gain, Queries, comparison_table
-from models.tuning import DEPTHS, tune
+from models.out_of_fold import FOLDS
+from models.relevance import Gain, Qrels, Queries, comparison_table
+from models.report.tuning import tuning_page
+from models.tuning import Tuned, tune
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.publish import add_gate_arguments, publish_through_gate
-from scripts.stored import add_bundle_arguments, store_of, version_of
+from scripts.stored import add_bundle_arguments, store_of
+
+Told = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_bundle_arguments(parser)
+    add_bundle_arguments(parser, version=False)
     add_judgement_arguments(parser, required=True)
+    parser.add_argument("--gain", choices=("exp", "linear"), default="exp", help="2^grade - 1, or grade - shift")
+    parser.add_argument("--shift", type=float, default=0.0, help="subtracted from every grade (default: 0)")
+    parser.add_argument("--judged-only", action="store_true", help="rank judged products only")
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
+    parser.add_argument("--html", type=Path, help="write a page with the evidence")
     add_gate_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
-    """Open → tune → copy the parts with the new ranking → seal → gate → publish."""
+    """Load → judgements → tune, out-of-fold too → a new version where it gains → gate → publish."""
     store = store_of(arguments)
-    version = version_of(arguments, store)
-    served = load(store, version, Encoders("auto"))
+    present = store.current()
+    if present is None:
+        raise NotFound(f"nothing is published in {store.folder}")
+    served = load(store, present, Encoders("auto"))
     queries, qrels = load_judgements(arguments, output)
-    queries = Queries({query_id: queries[query_id] for query_id in queries if query_id in qrels})
-    if not queries:
+    gain = Gain(arguments.gain, arguments.shift, arguments.relevant_at)
+    about = _about(queries, qrels, gain)
+    judged = Queries({query_id: queries[query_id] for query_id in queries if query_id in qrels})
+    if not judged:
         raise BadInput("none of the queries has judgements")
-    gain = Gain(relevant_at=arguments.relevant_at)
-    calibrated = (served.content.get("judgements") or {}).get("qrels") == qrels.digest
-    with output.progress("tuning", unit="steps", total=len(DEPTHS) + 2) as tick:
-        tuned = tune(served.searcher, queries, qrels.restrict(queries), gain, calibrated=calibrated, progress=tick)
-    tables = "\n\n".join(comparison_table(part).text() for part in (tuned.weights, tuned.depths))
-    evidence = {"of": version, "queries": queries.digest, "qrels": qrels.digest, **tuned.evidence()}
-    if tuned.ranking is None:
-        output.result({"version": None, **evidence}, f"{tables}\n\nnothing to gain: {version} stays as it is")
-        return 0
-    served.searcher.ranking = tuned.ranking
-    with store.building() as folder:
-        for part in store.path(version).iterdir():
-            if part.name != MANIFEST and not part.name.startswith("gate."):
-                shutil.copyfile(part, folder / part.name)
-        texts = [one["query"] for one in json.loads((folder / GOLDEN).read_bytes())]
-        golden = golden_answers(served.searcher, texts)
-        (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
-        about = {
-            "queries": queries.digest,
-            "qrels": qrels.digest,
-            "pairs": qrels.pairs,
-            "relevant_at": gain.relevant_at,
-        }
-        content = {
-            **served.content,
-            "ranking": tuned.ranking.to_json(),
-            "judgements": about,
-            "tuned": evidence,
-            "gate": Judgements(queries, qrels, gain).save(folder),
-        }
-        made = store.seal(folder, content)
-    store.verify(made)
-    moved = ", ".join(f"{name} {before:g} → {after:g}" for name, (before, after) in tuned.moved.items()) or "no weight"
-    text = f"{tables}\n\n{made}: moved {moved}; depth {tuned.depth[0]} → {tuned.depth[1]}; links fitted"
-    value = {"version": made, **evidence}
-    if arguments.no_publish:
+    with output.progress("tuning", unit="fits", total=FOLDS + 1) as tick:
+        tuned = tune(
+            served.searcher,
+            judged,
+            qrels.restrict(judged),
+            gain,
+            fitted=(served.content.get("judgements") or {}).get("qrels") == qrels.digest,
+            judged_only=arguments.judged_only,
+            tick=tick,
+        )
+    evidence = {"before": present, "judged_only": arguments.judged_only, **about, **tuned.to_json()}
+    version = None
+    if tuned.better:
+        # The gate grades exponentially and counts what is unjudged as nothing: judgements for other rules are not its.
+        fit = (gain.kind, gain.shift, arguments.judged_only) == ("exp", 0.0, False)
+        gate = Judgements(queries, qrels, gain) if fit else None
+        version = _sealed(store, served.searcher, tuned, {"judgements": about, "tuning": evidence}, gate)
+    if arguments.html:
+        arguments.html.write_text(tuning_page(tuned, present, version, about), encoding="utf-8")
+    value = {"version": version, "published": False, **evidence}
+    text = _text(tuned, present, version)
+    if version is None or arguments.no_publish:
         output.result(value, text)
         return 0
-    return publish_through_gate(store, made, arguments).tell(output, value, text)
+    gated = publish_through_gate(store, version, arguments)
+    return gated.tell(output, {**value, "published": gated.published}, text)
+
+
+def _about(queries: Queries, qrels: Qrels, gain: Gain) -> Told:
+    """The judgements as a manifest names them."""
+    about: Told = {"queries": queries.digest, "qrels": qrels.digest, "pairs": qrels.pairs}
+    return {**about, "relevant_at": gain.relevant_at, "gain": gain.kind, "shift": gain.shift}
+
+
+def _sealed(store: BundleStore, searcher: Searcher, tuned: Tuned, told: Told, gate: Judgements | None) -> str:
+    """The parts of the searcher's version, copied (a version's files are its own), under the tuned ranking. Judgements
+    that it keeps for the gate stay; where it has none, it gets `gate`."""
+    source = store.path(searcher.version)
+    manifest = read_manifest(source)
+    with store.building() as folder:
+        for name in manifest.parts:
+            shutil.copyfile(source / name, folder / name)
+        searcher.ranking = tuned.ranking
+        asked = [str(one["query"]) for one in json.loads((source / GOLDEN).read_bytes())]
+        golden = golden_answers(searcher, asked)
+        (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
+        content = {**manifest.content, **told, "aisle": __version__, "ranking": tuned.ranking.to_json()}
+        if content.get("gate") is None and gate is not None:
+            content["gate"] = gate.save(folder)
+        version = store.seal(folder, content)
+    store.verify(version)
+    return version
+
+
+def _text(tuned: Tuned, present: str, version: str | None) -> str:
+    moved = [f"  {move.what}: {move.before:g} → {move.after:g}" for move in tuned.moves]
+    lines = [f"tuned {version} from {present}" if version else f"nothing to gain: {present} stays"]
+    lines += ["moved:" if version else "tried, without a gain beyond doubt:", *moved] if moved else ["nothing moved"]
+    return "\n".join([*lines, "", "out-of-fold, tuned − present:", comparison_table(tuned.comparisons).text()])
