@@ -192,6 +192,20 @@ def pair_scores(
 
 
 @compiled
+def held(starts: Array, rows: Array, impacts: Array, terms: Array, wanted: Array) -> Array:
+    """Where any rows have each term, int8 [rows, terms]: 2 in the title, 1 in the rest of the text alone, 0 nowhere."""
+    places = np.zeros((len(wanted), len(terms)), np.int8)
+    for at in range(len(terms)):
+        start = starts[terms[at]]
+        end = starts[terms[at] + 1]
+        for place in range(len(wanted)):
+            position = seek(rows, start, end, wanted[place])
+            if position < end and rows[position] == wanted[place]:
+                places[place, at] = 2 if impacts[position, 0] > 0.0 else 1
+    return places
+
+
+@compiled
 def ahead(score: float, row: int, other_score: float, other_row: int) -> bool:
     """The order of hits: higher score first, equal scores by lower row."""
     return score > other_score or (score == other_score and row < other_row)

@@ -313,16 +313,8 @@ class LexicalIndex:
     def holds(self, query: LexicalQuery, rows: Rows) -> npt.NDArray[np.int8]:
         """Where rows have each of the query's terms: 2 in the title, 1 in the rest of the text alone, 0 nowhere; int8
         [rows, terms]."""
-        held = np.zeros((len(rows), len(query.terms)), np.int8)
-        for column, term in enumerate(query.terms.tolist()):
-            start, end = self._postings.starts[term : term + 2]
-            known = self._postings.rows[start:end]
-            if not len(known):  # of a version that is extended, rows need not have all terms
-                continue
-            at = np.minimum(np.searchsorted(known, rows), len(known) - 1)
-            in_title = self._postings.impacts[start + at, 0] > 0.0
-            held[:, column] = np.where(known[at] == rows, 1 + in_title, 0)
-        return held
+        postings = self._postings
+        return kernels.held(postings.starts, postings.rows, postings.impacts, query.terms, frozen(rows))
 
     def term(self, number: int) -> str:
         """A term of the vocabulary."""

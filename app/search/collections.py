@@ -150,7 +150,7 @@ def _warm_beside(searcher: Searcher, text: str) -> None:
     kernel), a product's text, an answer's bytes. Compiling takes some 0.3 s, which the first such request would wait
     for."""
     searcher.words.spelling.nearest("warmth", 1)
-    query = searcher.query(SearchRequest(text))
+    query = searcher.query(SearchRequest(text, explain=True))
     vector = searcher.encoder.queries([query.text or ""])[0]
     vector.flags.writeable = False
     searcher.search([SearchJob(searcher, query, perf_counter(), vector=vector)])

@@ -3,6 +3,9 @@ bit for bit."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from app.index.analysis import units, without_accents
@@ -16,29 +19,37 @@ from app.types import Rows
 
 _PLACES = (None, "all", "title")  # as LexicalIndex.holds counts them
 _ABSENT = "absent"
+Told = dict[str, Any]
 
 
-def explanation(ranked: Ranked, position: int, profile: Profile, clarity: Clarity) -> dict[str, Any]:
-    """What each feature brought to the hit at `position`; `link` makes the score of `raw`:
-    1 / (1 + exp(-(slope · raw + offset)))."""
-    parts = zip(
-        NAMES,
-        ranked.features[position].tolist(),
-        profile.weights,
-        ranked.contributions[position].tolist(),
+def explained(
+    ranked: Ranked, chosen: slice | list[int], met: Sequence[Told], profile: Profile, clarity: Clarity
+) -> list[Told]:
+    """What each feature brought to the hits at the `chosen` positions, with the evidence of each; `link` makes the
+    score of `raw`: 1 / (1 + exp(-(slope · raw + offset)))."""
+    link = {"slope": profile.link.slope, "offset": profile.link.offset(clarity)}
+    hits = zip(
+        ranked.raw[chosen].tolist(),
+        ranked.features[chosen].tolist(),
+        ranked.contributions[chosen].tolist(),
+        met,
         strict=True,
     )
-    return {
-        "raw": float(ranked.raw[position]),
-        "link": {"slope": profile.link.slope, "offset": profile.link.offset(clarity)},
-        "contributions": [
-            {"name": name, "value": value, "weight": weight, "contribution": contribution}
-            for name, value, weight, contribution in parts
-        ],
-    }
+    return [
+        {
+            "raw": raw,
+            "link": link,
+            "contributions": [
+                {"name": name, "value": value, "weight": weight, "contribution": contribution}
+                for name, value, weight, contribution in zip(NAMES, values, profile.weights, parts, strict=True)
+            ],
+            **words,
+        }
+        for raw, values, parts, words in hits
+    ]
 
 
-def evidence(rows: Rows, text: str, index: LexicalIndex, query: LexicalQuery | None) -> list[dict[str, Any]]:
+def evidence(rows: Rows, text: str, index: LexicalIndex, query: LexicalQuery | None) -> list[Told]:
     """For each row, which words of the query `text` met which terms of the product, by the postings that BM25 adds up,
     and which met none. `field` is "all" for what is not in the title; `kind` one of lexical.KINDS, or "absent" where
     product and query both say that they are without it. What is to be absent is never `missing`."""
@@ -47,25 +58,33 @@ def evidence(rows: Rows, text: str, index: LexicalIndex, query: LexicalQuery | N
     typed = _typed(text)
     asked = [typed.get(plain, plain) for plain in map(_plain, query.words)]
     negated = [word.startswith(NOT) for word in query.words]
-    groups = query.groups.tolist()
-    kinds = [_ABSENT if negated[group] else kind for group, kind in zip(groups, query.kinds, strict=True)]
     terms = [_plain(index.term(number)) for number in query.terms.tolist()]
-    told = []
-    for held in index.holds(query, rows).tolist():
-        met: dict[tuple[int, str, str | None], list[str]] = {}
-        for column, place in enumerate(held):
+    groups = query.groups.tolist()
+    ends = [bisect_left(groups, word) for word in range(len(asked) + 1)]
+
+    def meetings(word: int, held: bytes) -> list[Told]:
+        met: dict[tuple[str, str | None], list[str]] = {}
+        for column, place in enumerate(held, ends[word]):
             if place:
-                met.setdefault((groups[column], kinds[column], _PLACES[place]), []).append(terms[column])
-        found = {group for group, *_ in met}
-        told.append(
-            {
-                "evidence": [
-                    {"query": asked[group], "product": product, "field": place, "kind": kind}
-                    for (group, kind, place), product in met.items()
-                ],
-                "missing": [word for at, word in enumerate(asked) if at not in found and not negated[at]],
-            }
-        )
+                kind = _ABSENT if negated[word] else query.kinds[column]
+                met.setdefault((kind, _PLACES[place]), []).append(terms[column])
+        return [
+            {"query": asked[word], "product": product, "field": place, "kind": kind}
+            for (kind, place), product in met.items()
+        ]
+
+    told: list[Told] = [{"evidence": [], "missing": []} for _ in rows]
+    places, width = index.holds(query, rows).tobytes(), len(groups)
+    for word, (start, end) in enumerate(pairwise(ends)):
+        known: dict[bytes, list[Told]] = {}  # most hits have a word in the same places
+        for at, one in enumerate(told):
+            held = places[at * width + start : at * width + end]
+            if held not in known:
+                known[held] = meetings(word, held)
+            if known[held]:
+                one["evidence"] += known[held]
+            elif not negated[word]:
+                one["missing"].append(asked[word])
     return told
 
 

@@ -24,7 +24,7 @@ from app.search import features, respond, retrieve
 from app.search.calibrate import NEAREST, NO_CLARITY, Clarity, clarity_of
 from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
-from app.search.explain import evidence, explanation
+from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.relax import Relaxed, nothing_left, relaxations
@@ -345,16 +345,15 @@ class Searcher:
         if request.sort:
             ordered = self.catalog.order_by(candidates.rows, request.sort)
             positions = {int(row): position for position, row in enumerate(ranked.rows)}
-            chosen = [positions[int(row)] for row in ordered[request.offset : request.offset + request.k]]
+            page = ordered[request.offset : request.offset + request.k]
+            chosen: slice | list[int] = [positions[int(row)] for row in page]
         else:
-            chosen = list(range(request.offset, min(request.offset + request.k, len(ranked.rows))))
+            chosen = slice(request.offset, request.offset + request.k)
         scores = profile.link.probability(ranked.raw[chosen], clarity).tolist()
         explanations = None
         if request.explain:
             met = evidence(ranked.rows[chosen], query.text or "", self.words, words)
-            explanations = [
-                explanation(ranked, position, profile, clarity) | one for position, one in zip(chosen, met, strict=True)
-            ]
+            explanations = explained(ranked, chosen, met, profile, clarity)
         return respond.Page(ranked.rows[chosen], scores, explanations, len(candidates.rows), candidates.exact, facets)
 
     def _facets(

@@ -18,7 +18,7 @@ from app.index.columns import NumberColumn
 from app.index.filters import fields_of, mask, parse
 from app.index.lexical import LexicalHits
 from app.search import retrieve
-from app.search.explain import evidence
+from app.search.explain import Told, evidence
 from app.search.features import NAMES
 from app.search.fuse import choose
 from app.search.normalize import Query
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FILTER, RETRIEVAL, RANK, SHOWN = STAGES = ("filter", "retrieval", "rank", "shown")
 _MOST_VALUES = 50  # of one field, shown
-Told = dict[str, Any]
 
 
 @dataclass(eq=False, slots=True)

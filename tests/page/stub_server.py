@@ -111,6 +111,13 @@ def contributions(query: str, prefix: bool, product: Product) -> list[dict[str, 
     return [{"name": name, "value": v, "weight": w, "contribution": v * w} for name, v, w in signals]
 
 
+def met(query: str, product: Product) -> dict[str, Any]:
+    """Which words of the query the title has, as the service tells it."""
+    asked, title = words(query), words(product["title"])
+    found = [{"query": one, "product": [one], "field": "title", "kind": "exact"} for one in asked if one in title]
+    return {"evidence": found, "missing": [one for one in asked if one not in title]}
+
+
 def matches(clause: dict[str, Any], product: Product) -> bool:
     value = product.get(clause["field"])
     if "in" in clause:
@@ -125,7 +132,7 @@ def scored(request: dict[str, Any], rows: dict[str, Product]) -> list[dict[str, 
         if request.get("query") and not parts:
             continue
         raw = sum(part["contribution"] for part in parts)
-        explanation = {"raw": raw, "contributions": parts, "terms": words(request.get("query", ""))}
+        explanation = {"raw": raw, "contributions": parts, **met(request.get("query", ""), product)}
         hits.append({"id": key, "score": 1 / (1 + math.exp(-raw)), "product": product, "explanation": explanation})
     return sorted(hits, key=lambda hit: (-hit["score"], hit["id"]))
 

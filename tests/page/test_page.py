@@ -159,6 +159,9 @@ def test_why_shows_contributions_whose_sum_is_the_raw_score(page: Page) -> None:
     assert button.get_attribute("aria-expanded") == "true"
     assert len(page.texts(".why tbody tr")) > 0
     assert page.texts(".why tfoot td:last-child") == ["= the raw score"]
+    words = page.texts(".terms li")
+    assert [word.split()[0] for word in words] == QUERY.split()
+    assert all(word.endswith(", in the title") for word in words)
     added = [float(text.replace("−", "-")) for text in page.texts(".why tbody td:nth-child(4)")]
     total = float(page.texts(".why .sum")[0].replace("−", "-"))
     assert total == pytest.approx(sum(added), abs=0.0005 * (len(added) + 1))

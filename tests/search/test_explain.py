@@ -24,7 +24,6 @@ from app.types import SearchRequest
 from tests.conftest import DATA
 
 HITS = 10_000
-MOST_COST = 1.15
 SYNONYMS = Synonyms.parse("couch, sofa\ntv, television, flat screen\nps5 => playstation 5")
 PRODUCTS = (
     ("Leather Sofa, 3 seats", "A sofa without armrests. For the living room."),
@@ -162,22 +161,22 @@ def test_ten_thousand_explained_hits_are_their_scores(esci: Searcher) -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("embedded", [False, True], ids=["whole search", "vector from the cache"])
-def test_explaining_ten_hits_costs_little(esci: Searcher, embedded: bool) -> None:
-    """The same query with and without `explain`, in turn: the median ratio is at most 1.15."""
-    texts = _dev_queries()
-    vectors = [esci.query_vectors([text], esci.ranking.profiles["default"])[0] for text in texts]
+@pytest.mark.parametrize(
+    ("cached", "most"), [(False, 1.15), (True, 1.2)], ids=["whole search", "vector from the cache"]
+)
+def test_explaining_ten_hits_costs_little(esci: Searcher, cached: bool, most: float) -> None:
+    """The same query with and without `explain`, in turn: the median of the queries' ratios, each of its fastest turns.
+    A search whose vector is known already takes a third of the time, and explaining as long as ever."""
     ratios = []
-    for turn in range(6):
-        for at, text in enumerate(texts):
-            took = {}
-            for explain in (True, False) if (at + turn) % 2 else (False, True):
+    for text in _dev_queries():
+        vector = esci.query_vectors([text], esci.ranking.profiles["default"])[0] if cached else None
+        took: dict[bool, list[float]] = {True: [], False: []}
+        for turn in range(12):
+            for explain in (True, False) if turn % 2 else (False, True):
                 query = esci.query(SearchRequest(text, k=10, explain=explain))
-                job = SearchJob(esci, query, perf_counter(), vector=vectors[at] if embedded else None)
                 started = perf_counter()
-                esci.search([job])
-                took[explain] = perf_counter() - started
-            if turn:  # the first warms up
-                ratios.append(took[True] / took[False])
-    print(f"explain / plain, median of {len(ratios)}: {median(ratios):.3f}")
-    assert median(ratios) <= MOST_COST
+                esci.search([SearchJob(esci, query, started, vector=vector)])
+                took[explain].append(perf_counter() - started)
+        ratios.append(min(took[True]) / min(took[False]))
+    print(f"explained / plain, median of {len(ratios)} queries: {median(ratios):.3f}")
+    assert median(ratios) <= most

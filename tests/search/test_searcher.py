@@ -259,6 +259,7 @@ from pathlib import Path
 from app.index import dense_kernels, kernels
 from app.search.cache_entry import frozen_vector
 from app.search.searcher import RescoreJob, SearchJob
+from app.search.whynot import why_not
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT
 from tests.conftest import open_current
@@ -286,6 +287,8 @@ for candidate in (RescoreCandidate(id="p001"), RescoreCandidate(text="a red mug"
     searcher.rescore(RescoreJob(searcher, "mug", searcher.ranking.profiles["default"], [candidate]))
 searcher.similar("p001", 5)
 searcher.classifier.ranked(job.vector)
+why_not(searcher, job.query, 3)
+why_not(searcher, searcher.query(SearchRequest("steel mug", filter=red)), 3, frozen_vector(job.vector))
 searcher.vectors.search(job.vector, 5, searcher.catalog.column("category").exists())
 zz = searcher.query(SearchRequest("zzgrunt", profile="lexical", relax=True, filter=red))
 searcher.search([SearchJob(searcher, zz, 0.0)])

@@ -19,7 +19,7 @@ export async function explained(hit, position) {
   return explanationTable(same);
 }
 
-function explanationTable({ score, explanation: { raw, contributions, terms } }) {
+function explanationTable({ score, explanation: { raw, contributions, evidence, missing } }) {
   const sum = contributions.reduce((total, { contribution }) => total + contribution, 0);
   const scale = scaleOf(contributions.map(({ contribution }) => contribution));
   const verdict = sum === raw ? ["= ", el("span", { className: "spoken" }, "the "), "raw score"] : [`raw score is ${raw}`];
@@ -30,7 +30,7 @@ function explanationTable({ score, explanation: { raw, contributions, terms } })
     el("tbody", {}, ...contributions.filter(({ weight }) => weight).map((entry) => contributionRow(entry, scale))),
     el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, "Sum"), cell("", "inner"), cell("", "inner"),
       cell(figure(sum), "sum"), el("td", {}, ...verdict))));
-  return el("div", {}, table, terms?.length ? termList(terms) : null);
+  return el("div", {}, table, evidence.length + missing.length ? wordList(evidence, missing) : null);
 }
 
 const cell = (content, className = "") => el("td", { className }, content);
@@ -53,11 +53,10 @@ function contributionRow({ name, value, weight, contribution }, { zero, span }) 
     cell(figure(contribution)), cell(bar, "balance"));
 }
 
-/** Matched words, each a text or {term, contribution}. */
-function termList(terms) {
-  const entries = terms.map((entry) => {
-    const [term, adds] = typeof entry === "string" ? [entry, null] : [String(entry.term), ` ${figure(entry.contribution)}`];
-    return el("li", {}, el("b", {}, term), adds);
-  });
-  return el("ul", { className: "terms", "aria-label": "Matched words" }, el("li", {}, "Matched words"), ...entries);
+/** The query's words that the product has, with what they met there; then those that it lacks. */
+function wordList(evidence, missing) {
+  const met = evidence.map(({ query, product, field, kind }) => el("li", {}, el("b", {}, query),
+    ` ${product.join(", ")}${kind === "exact" ? "" : ` (${kind})`}${field === "title" ? ", in the title" : ""}`));
+  const lacking = missing.map((word) => el("li", {}, el("b", {}, word), " missing"));
+  return el("ul", { className: "terms", "aria-label": "The query’s words" }, ...met, ...lacking);
 }
