@@ -151,9 +151,10 @@ class Searcher:
         self._embed(jobs)
         for job in jobs:
             try:
-                job.answer = self._answer(job)
+                answer = self._answer(job)
                 if not job.total and job.query.text is not None and job.query.request.relax:
-                    job.answer = self._with_fewer_words(job) or job.answer
+                    answer = self._with_fewer_words(job) or answer
+                job.answer = answer  # last: at a deadline, whatever stands here is taken for the whole answer
             except AisleError as error:
                 job.error = error
 

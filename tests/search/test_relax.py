@@ -115,6 +115,23 @@ def test_a_degraded_search_is_relaxed_to_its_filter(tiny_searcher: Searcher, mon
     assert answer["relaxed"]["text"] is None and answer["hits"]
 
 
+def test_an_empty_answer_is_not_given_before_it_is_relaxed(
+    tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reaches the deadline meanwhile would take it, and keep it in the cache, as if nothing could be found."""
+    seen: list[SearchJob] = []
+    relaxed = tiny_searcher._with_fewer_words
+
+    def watched(job: SearchJob) -> Any:
+        assert job.answer is None
+        seen.append(job)
+        return relaxed(job)
+
+    monkeypatch.setattr(tiny_searcher, "_with_fewer_words", watched)
+    answer = _answer(tiny_searcher, "zzgrunt vorpal", profile="lexical", filter=NOTHING)
+    assert answer["relaxed"]["text"] is None and len(seen) == 1
+
+
 async def test_a_relaxed_answer_is_cached_like_any_other(tiny_bundles: Path, client: Client) -> None:
     """Over HTTP, by the text as typed."""
     async with client(tiny_bundles) as http:
