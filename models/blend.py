@@ -212,15 +212,22 @@ def default_ranking_links() -> dict[str, Link]:
 
 
 def run_of(
-    searcher: Searcher, examined: Mapping[str, Examined], query_ids: Iterable[str], profile: Profile, name: str
+    searcher: Searcher,
+    examined: Mapping[str, Examined],
+    query_ids: Iterable[str],
+    profile: Profile,
+    name: str,
+    *,
+    judged_only: bool = False,
 ) -> Run:
     """The ranking that `profile` gives the examined candidates. For a profile of one leg, candidates that only the
-    other leg brought score by this leg alone, as its own search would rank them."""
+    other leg brought score by this leg alone, as its own search would rank them. With `judged_only` the judged products
+    are ranked instead, all of them, as rescoring would: which of them a search would have met is another question."""
     ranked = {}
     for query_id in query_ids:
         one = examined[query_id]
-        order = rank(one.rows, one.features, profile)
-        ids = [searcher.catalog.id(int(row)) for row in order.rows]
+        rows, known = (one.judged_rows, one.judged_features) if judged_only else (one.rows, one.features)
+        ids = [searcher.catalog.id(int(row)) for row in rank(rows, known, profile).rows]
         ranked[query_id] = [(product, float(len(ids) - place)) for place, product in enumerate(ids)]
     return Run(ranked, name)
 

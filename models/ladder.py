@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -24,28 +25,34 @@ from models.relevance import Gain, Qrels, Queries, Run
 TIERS = ("lexical", FAST, "default")
 """From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search."""
 RRF_K = 60
-_BLENDED = 1_000  # of each list, as deep as anybody fuses
+_BLENDED = 1_000  # the depth that min-max is taken over, and of the fused list
 _ROUNDS = 5
 Numbers = npt.NDArray[np.float64]
 
 
-def tiers(searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, *, fitted: bool) -> dict[str, Run]:
+def tiers(
+    searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, *, fitted: bool, judged_only: bool = False
+) -> dict[str, Run]:
     """The run of each tier that the version has, and of the dense leg; out-of-fold where it was `fitted` to these
     judgements."""
     return {
-        name: _run(searcher, queries, qrels, gain, name, fitted=fitted)
+        name: _run(searcher, queries, qrels, gain, name, fitted=fitted, judged_only=judged_only)
         for name in ("dense", *TIERS)
         if name in searcher.ranking.profiles
     }
 
 
-def _run(searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, name: str, *, fitted: bool) -> Run:
+def _run(
+    searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain, name: str, *, fitted: bool, judged_only: bool
+) -> Run:
     examined = examine(searcher, queries, qrels, name)
     rankings = folded(examined, queries, qrels, gain) if fitted else [(searcher.ranking, tuple(queries))]
-    return run_over(searcher, examined, rankings, name)
+    return run_over(searcher, examined, rankings, name, judged_only=judged_only)
 
 
-def fixed_blends(searcher: Searcher, embeddings: Floats, queries: Queries, qrels: Qrels) -> dict[str, Run]:
+def fixed_blends(
+    searcher: Searcher, embeddings: Floats, queries: Queries, qrels: Qrels, *, judged_only: bool = False
+) -> dict[str, Run]:
     """What people write without learning anything: BM25 over all text and the cosine of the whole catalogue, fused by
     reciprocal ranks (Cormack et al. 2009) or by min-max scores at each weight of the dense leg. `embeddings` [n,
     dimension] are the products' own vectors, not drawn to any neighbour."""
@@ -54,9 +61,11 @@ def fixed_blends(searcher: Searcher, embeddings: Floats, queries: Queries, qrels
     for query_id in qrels:
         text = searcher.query(SearchRequest(queries[query_id])).text or ""
         words = searcher.words.scores(searcher.words.parse(text), rows)[:, 1].astype(np.float64)
+        judged = [row for row in map(searcher.catalog.row, qrels[query_id]) if row is not None]
         dense = (embeddings @ searcher.encoder.queries([text])[0]).astype(np.float64)
         for name, scores in _fused(words, dense):
-            best = np.lexsort((rows, -scores))[:_BLENDED]
+            best = np.lexsort((rows, -scores))
+            best = best[np.isin(best, judged)] if judged_only else best[:_BLENDED]
             ranked = [(searcher.catalog.id(int(row)), float(len(best) - place)) for place, row in enumerate(best)]
             blends.setdefault(name, {})[query_id] = ranked
     return {name: Run(ranked, name) for name, ranked in blends.items()}
@@ -74,17 +83,24 @@ def _fused(words: Numbers, dense: Numbers) -> Iterator[tuple[str, Numbers]]:
 def _reciprocal(scores: Numbers) -> Numbers:
     ranks = np.empty(len(scores))
     ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return np.where((scores > 0) & (ranks <= _BLENDED), 1 / (RRF_K + ranks), 0.0)
+    return np.where(scores > 0, 1 / (RRF_K + ranks), 0.0)
 
 
 def _min_max(scores: Numbers) -> Numbers:
     best = np.sort(scores)[::-1][:_BLENDED]
-    scaled: Numbers = np.clip((scores - best[-1]) / max(best[0] - best[-1], 1e-12), 0, 1)
+    scaled: Numbers = (scores - best[-1]) / max(best[0] - best[-1], 1e-12)
     return scaled
 
 
 def ablations(
-    searcher: Searcher, embeddings: Floats, queries: Queries, qrels: Qrels, gain: Gain, *, fitted: bool
+    searcher: Searcher,
+    embeddings: Floats,
+    queries: Queries,
+    qrels: Qrels,
+    gain: Gain,
+    *,
+    fitted: bool,
+    judged_only: bool = False,
 ) -> dict[str, Run]:
     """The default profile with one part less, at the default's weights otherwise."""
     default = searcher.ranking.profiles["default"]
@@ -92,13 +108,22 @@ def ablations(
     runs = {}
     without: dict[str, Callable[[], Run]] = {
         "without smoothing": lambda: _run(
-            _with(searcher, vectors=FaissIndex.build(embeddings)), queries, qrels, gain, "default", fitted=fitted
+            _with(searcher, vectors=FaissIndex.build(embeddings)),
+            queries,
+            qrels,
+            gain,
+            "default",
+            fitted=fitted,
+            judged_only=judged_only,
         ),
-        "without mending of spelling": lambda: _as_typed(searcher, queries, qrels, default),
+        "without mending of spelling": lambda: _as_typed(searcher, queries, qrels, default, judged_only),
     }
     for name in words:
-        without[f"without {name}"] = lambda name=name: _reweighted(searcher, queries, qrels, default, {name: 0.0})  # type: ignore[misc]
-    without["legs alone"] = lambda: _reweighted(searcher, queries, qrels, default, dict.fromkeys(words, 0.0))
+        without[f"without {name}"] = lambda name=name: _reweighted(
+            searcher, queries, qrels, default, {name: 0.0}, judged_only
+        )  # type: ignore[misc]
+    none = dict.fromkeys(words, 0.0)
+    without["legs alone"] = partial(_reweighted, searcher, queries, qrels, default, none, judged_only)
     for label, make in without.items():
         run = make()
         run.name = label
@@ -120,18 +145,24 @@ def _with(searcher: Searcher, vectors: FaissIndex) -> Searcher:
 
 
 def _reweighted(
-    searcher: Searcher, queries: Queries, qrels: Qrels, profile: Profile, changed: Mapping[str, float]
+    searcher: Searcher,
+    queries: Queries,
+    qrels: Qrels,
+    profile: Profile,
+    changed: Mapping[str, float],
+    judged_only: bool,
 ) -> Run:
     weights = tuple(changed.get(name, weight) for name, weight in zip(NAMES, profile.weights, strict=True))
     examined = examine(searcher, queries, qrels, profile.name)
-    return run_of(searcher, examined, examined, replace(profile, weights=weights), profile.name)
+    shape = replace(profile, weights=weights)
+    return run_of(searcher, examined, examined, shape, profile.name, judged_only=judged_only)
 
 
-def _as_typed(searcher: Searcher, queries: Queries, qrels: Qrels, profile: Profile) -> Run:
+def _as_typed(searcher: Searcher, queries: Queries, qrels: Qrels, profile: Profile, judged_only: bool) -> Run:
     plain = _with(searcher, searcher.vectors)  # type: ignore[arg-type]
     plain.correct = lambda text, prefix: text
     examined = examine(plain, queries, qrels, profile.name)
-    return run_of(plain, examined, examined, profile, profile.name)
+    return run_of(plain, examined, examined, profile, profile.name, judged_only=judged_only)
 
 
 @dataclass(frozen=True, slots=True)

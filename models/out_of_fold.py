@@ -23,9 +23,17 @@ def folded(
     return [(with_fast(fit_ranking(examined, fold.train, qrels, gain)), fold.test) for fold in folds]
 
 
-def run_over(searcher: Searcher, examined: Mapping[str, Examined], rankings: Rankings, name: str) -> Run:
+def run_over(
+    searcher: Searcher,
+    examined: Mapping[str, Examined],
+    rankings: Rankings,
+    name: str,
+    *,
+    judged_only: bool = False,
+) -> Run:
     """The run of a profile, each query under the ranking that is given for it."""
     ranked: dict[str, Any] = {}
     for ranking, query_ids in rankings:
-        ranked.update(run_of(searcher, examined, query_ids, ranking.profiles[name], name))
+        shape = ranking.profiles[name]
+        ranked.update(run_of(searcher, examined, query_ids, shape, name, judged_only=judged_only))
     return Run(ranked, name)

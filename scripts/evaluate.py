@@ -114,9 +114,9 @@ def _measure(
     others = range(SEED + 1, SEED + REPEATS) if seen else range(0)
     repeated = [*fitted, *(one for seed in others for one in folded(examined[profile], queries, qrels, gain, seed))]
     runs = [random_order(qrels, [searcher.catalog.id(row) for row in range(len(searcher.catalog))], seed=SEED)]
-    runs += [
-        run_over(searcher, examined[name], fitted if name in ("default", FAST) else rankings, name) for name in names
-    ]
+    by = {name: fitted if name in ("default", FAST) else rankings for name in names}
+    only = arguments.judged_only
+    runs += [run_over(searcher, examined[name], by[name], name, judged_only=only) for name in names]
     judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=arguments.judged_only)
     return Measurement(
         searcher.version,

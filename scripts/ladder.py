@@ -55,12 +55,15 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     own = load_array(store.path(version) / EMBEDDINGS, np.float16, len(searcher.catalog), searcher.encoder.dimension)
     embeddings: Floats = np.array(own, dtype=np.float32)
 
-    judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=arguments.judged_only)
-    found = {name: judge(qrels, one) for name, one in tiers(searcher, queries, qrels, gain, fitted=fitted).items()}
-    blends = {name: judge(qrels, one) for name, one in fixed_blends(searcher, embeddings, queries, qrels).items()}
+    only = arguments.judged_only
+    judge = partial(evaluate, metrics=METRICS, gain=gain, judged_only=only)
+    climbed = tiers(searcher, queries, qrels, gain, fitted=fitted, judged_only=only)
+    found = {name: judge(qrels, one) for name, one in climbed.items()}
+    fused = fixed_blends(searcher, embeddings, queries, qrels, judged_only=only)
+    blends = {name: judge(qrels, one) for name, one in fused.items()}
     less: dict[str, Evaluation] = {}
     if not arguments.no_ablation:
-        runs: dict[str, Run] = ablations(searcher, embeddings, queries, qrels, gain, fitted=fitted)
+        runs: dict[str, Run] = ablations(searcher, embeddings, queries, qrels, gain, fitted=fitted, judged_only=only)
         less = {name: judge(qrels, one) for name, one in runs.items()}
     timed = (
         {} if arguments.no_latency else latencies(searcher, list(queries.values()), [t for t in TIERS if t in found])
