@@ -29,7 +29,7 @@ PIP := -m pip install -qq --disable-pip-version-check --require-hashes
 
 # What a demo bundle is made of: the catalogue, the shipped models, and the code that writes the format.
 MODEL_FILES := $(shell find models/weights -type f 2>/dev/null)
-BUNDLE_CODE := $(wildcard app/index/*.py)
+BUNDLE_CODE := $(wildcard app/index/*.py) app/search/features.py models/blend.py models/smooth.py models/static.py
 ESCI := $(wildcard data/esci/*)
 RETAIL := $(wildcard data/retail/*)
 ESCI_BUNDLE := $(BUNDLES)/CURRENT
