@@ -36,12 +36,12 @@ from models import gate
 from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, with_fast
 from models.categories import fit_categories
 from models.encode import product_vectors
-from models.relevance import Gain, Queries
+from models.relevance import Gain, Qrels, Queries
 from models.smooth import SHARE, Smoothing, smoothed
 from models.static import fit_static
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
-from scripts.publish import add_gate_arguments, gate_judgements, moment, publish_through_gate
+from scripts.publish import add_gate_arguments, check_gate_arguments, gate_judgements, moment, publish_through_gate
 from scripts.readers import open_catalogue
 
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
@@ -106,6 +106,10 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         raise BadInput("--vectors and --reuse exclude each other")
     if arguments.smoothing is not None and not 0 <= arguments.smoothing <= 0.9:
         raise BadInput("--smoothing is a share, 0 to 0.9")
+    # Before anything that takes long: a file that cannot be read is no reason to embed a catalogue in vain.
+    check_gate_arguments(arguments)
+    loaded = load_judgements(arguments, output) if arguments.queries else None
+    judged = gate_judgements(arguments)
     synonyms = read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS
     started = time.perf_counter()
     store = BundleStore(arguments.bundles, arguments.collection)
@@ -161,10 +165,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             )
 
         categories = fit_categories(catalog, index, encoder)
-        ranking, judgements = _ranking(arguments, searcher, output, fast=static is not None)
+        ranking, judgements = _ranking(arguments, loaded, searcher, output, fast=static is not None)
         golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
-        judged = gate_judgements(arguments)
         content = {
             "aisle": __version__,
             "inputs": gate.recorded(arguments.catalogue, arguments.mapping, arguments.as_of),
@@ -350,13 +353,18 @@ def _static(
 
 
 def _ranking(
-    arguments: argparse.Namespace, searcher: Callable[[Ranking], Searcher], output: Output, *, fast: bool
+    arguments: argparse.Namespace,
+    loaded: tuple[Queries, Qrels] | None,
+    searcher: Callable[[Ranking], Searcher],
+    output: Output,
+    *,
+    fast: bool,
 ) -> tuple[Ranking, dict[str, Any] | None]:
     """The ranking, fitted to judgements where there are any, and what the manifest says of those."""
     ranking = with_fast(default_ranking()) if fast else default_ranking()
-    if arguments.queries is None:
+    if loaded is None:
         return ranking, None
-    queries, qrels = load_judgements(arguments, output)
+    queries, qrels = loaded
     gain = Gain(relevant_at=arguments.relevant_at)
     output.say(f"fitting the ranking to {len(queries)} judged queries")
     examined = examine(searcher(ranking), queries, qrels)

@@ -22,6 +22,7 @@ from models.relevance import Queries
 from scripts.build import DEFAULT_ENCODER
 from scripts.output import Output
 from scripts.readers import open_catalogue
+from scripts.train import thread_count
 
 if TYPE_CHECKING:
     from models.distill import Sources
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=5, help="times over the texts (default: 5)")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate at its highest (default: 5e-4)")
     parser.add_argument("--seed", type=int, default=0, help="of texts and batches (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
+    parser.add_argument("--threads", type=thread_count, default=1, help="threads of a CPU (default: 1)")
     parser.add_argument("--precision", choices=("int8", "fp32", "fp16"), default="int8", help="default: int8")
     parser.add_argument(
         "--product-encoder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from scripts.output import Output
 from scripts.stored import add_bundle_arguments, store_of
 
 FORCED = "forced"
+_OLDEST_DAYS = 100_000
 _REFUSED = 3  # the exit code of whatever was refused
 
 
@@ -101,8 +103,7 @@ def publish_through_gate(store: BundleStore, version: str, arguments: argparse.N
 
     Raises NotFound, BadInput for judgements that lack their other half, JudgementError; and CorruptPart for a forced
     version that is not intact, which no reason makes servable."""
-    if arguments.force is not None and not arguments.force.strip():
-        raise BadInput("--force needs a reason: it is what remains when somebody asks")
+    check_gate_arguments(arguments)
     max_age = None if arguments.max_age is None else timedelta(days=arguments.max_age)
     limits = Limits(max_age=max_age, margin=arguments.margin)
     gated = Gated(judge(store, version, _given(arguments), limits), arguments.force)
@@ -112,6 +113,18 @@ def publish_through_gate(store: BundleStore, version: str, arguments: argparse.N
     if gated.published:
         store.publish(version)
     return gated
+
+
+def check_gate_arguments(arguments: argparse.Namespace) -> None:
+    """What can be wrong with them before there is a version to judge. Raises BadInput."""
+    if arguments.force is not None and not arguments.force.strip():
+        raise BadInput("--force needs a reason: it is what remains when somebody asks")
+    if (arguments.gate_queries is None) != (arguments.gate_qrels is None):
+        raise BadInput("--gate-queries and --gate-qrels belong together")
+    if not math.isfinite(arguments.margin):  # beside NaN everything would pass
+        raise BadInput(f"--margin {arguments.margin:g} is no difference of nDCG")
+    if arguments.max_age is not None and not 0 <= arguments.max_age <= _OLDEST_DAYS:
+        raise BadInput(f"--max-age {arguments.max_age:g}: a number of days, 0 to {_OLDEST_DAYS:,}")
 
 
 def moment(text: str) -> datetime:
@@ -130,8 +143,6 @@ def gate_judgements(arguments: argparse.Namespace) -> Judgements | None:
 
 
 def _given(arguments: argparse.Namespace) -> Judgements | None:
-    if (arguments.gate_queries is None) != (arguments.gate_qrels is None):
-        raise BadInput("--gate-queries and --gate-qrels belong together")
     if arguments.gate_queries is None:
         return None
     queries, qrels = Queries.load(arguments.gate_queries), Qrels.load(arguments.gate_qrels)

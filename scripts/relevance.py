@@ -63,10 +63,12 @@ def sets(data: Path | None) -> Iterator[Judged]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make relevance", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where BENCHMARKS.md holds others")
-    parser.add_argument("--only", help="one set: esci, crowdflower, homedepot or zh")
+    parser.add_argument("--only", choices=("esci", "crowdflower", "homedepot", "zh"), help="measure one set")
     parser.add_argument("--latency", action="store_true", help="time the tiers, too: needs a quiet machine")
     arguments = parser.parse_args()
     data = Path(os.environ["AISLE_TEST_DATA"]) if os.environ.get("AISLE_TEST_DATA") else None
+    if data is None and arguments.only not in (None, "esci"):
+        parser.error(f"--only {arguments.only}: AISLE_TEST_DATA is not set")
     if data is None:
         print("AISLE_TEST_DATA is not set: the shipped catalogue alone is measured", file=sys.stderr)
     written = before = BENCHMARKS.read_text(encoding="utf-8")
@@ -105,17 +107,22 @@ def _build(one: Judged) -> None:
     """Unless the folder holds a version of these very files, made by this encoder and code."""
     store = BundleStore(BUNDLES, one.name)
     stamp = BUNDLES / f"{one.name}.inputs.json"
-    code = [path for folder in ("app/index", "models", "scripts") for path in sorted(Path(folder).glob("*.py"))]
-    weights = sorted(Path("models/weights/all-MiniLM-L6-v2-int8").glob("*.*"))
-    inputs = {str(path): file_digest(path) for path in (*one.files(), *code, *weights)}
-    if store.current() is not None and stamp.exists() and json.loads(stamp.read_text()) == inputs:
+    # All of it: the ranking is fitted through app/search, and to judgements that models/relevance reads.
+    code = [path for folder in ("app", "models", "scripts") for path in sorted(Path(folder).rglob("*.py"))]
+    weights = {
+        str(path): file_digest(path) for path in sorted(Path("models/weights/all-MiniLM-L6-v2-int8").glob("*.*"))
+    }
+    inputs = {str(path): file_digest(path) for path in (*one.files(), *code)} | weights
+    before = json.loads(stamp.read_text()) if store.current() is not None and stamp.exists() else {}
+    if before == inputs:
         return
     words = [str(one.folder / "products.jsonl.gz"), "--bundles", str(BUNDLES), "--collection", one.name]
     words += ["--mapping", str(one.folder / one.mapping)] if one.mapping else []
     if one.fitted:
         words += ["--queries", str(one.folder / "dev.queries.tsv"), "--qrels", str(one.folder / "dev.qrels.tsv")]
-    if store.current() is not None:
-        words += ["--reuse", "current", "--force", "measured anew"]
+    if weights.items() <= before.items():  # vectors of another encoder cannot be reused
+        words += ["--reuse", "current"]
+    words += ["--force", "measured anew"]
     _aisle("build", *words)
     stamp.write_text(json.dumps(inputs, indent=1))
 

@@ -25,8 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads; with more than one a run cannot be repeated to the bit"
+        "--threads",
+        type=thread_count,
+        default=1,
+        help="CPU threads; with more than one a run cannot be repeated to the bit",
     )
+
+
+def thread_count(text: str) -> int:
+    """As argparse takes it: torch ends in a traceback where it is told of none."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of threads, from 1 on")
+    return count
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:

@@ -23,7 +23,7 @@ from models.report.tuning import tuning_page
 from models.tuning import Tuned, tune
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
-from scripts.publish import add_gate_arguments, publish_through_gate
+from scripts.publish import add_gate_arguments, check_gate_arguments, publish_through_gate
 from scripts.stored import add_bundle_arguments, store_of
 
 Told = dict[str, Any]
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
     """Load → judgements → tune, out-of-fold too → a new version where it gains → gate → publish."""
+    check_gate_arguments(arguments)
     store = store_of(arguments)
     present = store.current()
     if present is None:

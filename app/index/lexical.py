@@ -194,7 +194,9 @@ class LexicalIndex:
     def _load(cls, folder: Path) -> LexicalIndex:
         description = json.loads((folder / "lexical.json").read_bytes())
         if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']!r}, expected {FORMAT}")
+            raise ValueError(
+                f"another aisle made it (format {description['format']!r}, this one reads {FORMAT}): build it anew"
+            )
         products, size, count = (int(description[name]) for name in ("products", "terms", "postings"))
         written = (folder / "lexical.vocabulary").read_bytes().decode()
         vocabulary = Vocabulary.of(written.split("\n") if written else [])

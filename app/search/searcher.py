@@ -301,7 +301,7 @@ class Searcher:
         """The answer to a shorter query, or to the filter alone, that finds something. Words are alternatives, so only
         the dense leg may find more for fewer of them."""
         asked = job.query.text or ""
-        tries = list(relaxations(asked, self.words)) if job.vector is not None else []
+        tries = [self._as_typed(one, job) for one in relaxations(asked, self.words)] if job.vector is not None else []
         if job.query.filter is not None:
             tries.append(nothing_left(asked))
         for one in tries:
@@ -313,6 +313,10 @@ class Searcher:
             if again.total:
                 return answer
         return None
+
+    def _as_typed(self, one: Relaxed, job: SearchJob) -> Relaxed:
+        """A search for the shorter text would read it so: its words have other neighbours."""
+        return replace(one, text=one.text and self.correct(one.text, job.query.request.prefix))
 
     def _browse(self, job: SearchJob) -> SearchAnswer:
         request = job.query.request

@@ -459,3 +459,12 @@ def test_an_option_that_cannot_be_meant_is_wrong_usage(option: list[str], tiny_b
         aisle(["search", "mug", "--bundles", str(tiny_bundles), *option])
     assert ended.value.code == 2
     assert {"-k": "from 1 on", "--filter": "not JSON"}[option[0]] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["train", "r.toml"], ["distill", "p.jsonl", "--teacher", "t", "--out", "o"]])
+def test_no_threads_is_wrong_usage(words: list[str], capsys: Told) -> None:
+    """Said before PyTorch is loaded, which would end in a traceback."""
+    with pytest.raises(SystemExit) as ended:
+        aisle([*words, "--threads", "0"])
+    assert ended.value.code == 2
+    assert "from 1 on" in capsys.readouterr().err

@@ -185,3 +185,25 @@ def test_a_record_that_cannot_be_read_is_no_record(nightly: Nightly) -> None:
         path.write_bytes(broken)
         assert nightly.store.gate_record(nightly.first) is None
     assert nightly("publish", nightly.candidate(tiny.products()))[0] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--force", " "],
+        ["--margin", "nan"],
+        ["--max-age", "nan"],
+        ["--max-age", "inf"],
+        ["--gate-queries", "nowhere.tsv"],
+        ["--gate-queries", "nowhere.tsv", "--gate-qrels", "nowhere.tsv"],
+        ["--queries", "nowhere.tsv", "--qrels", "nowhere.tsv"],
+    ],
+)
+def test_what_is_wrong_with_the_gate_s_options_is_said_before_a_version_is_made(
+    wrong: list[str], nightly: Nightly
+) -> None:
+    """Not after an hour of embedding; and a margin that is no number would let every version pass."""
+    before = nightly.store.versions()
+    code, told = nightly.built(tiny.products(), *wrong)
+    assert code == 1 and (wrong[0] in told["error"] or "nowhere.tsv" in told["error"])
+    assert nightly.store.versions() == before

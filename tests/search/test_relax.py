@@ -16,7 +16,9 @@ from app.index.lexical import LexicalIndex
 from app.search.relax import MOST_STEPS, relaxations
 from app.search.searcher import RescoreJob, Searcher, SearchJob
 from app.types import RescoreCandidate, SearchRequest
-from tests.conftest import Client
+from scripts.cli import main as aisle
+from tests import tiny
+from tests.conftest import Client, open_current
 
 WORDS = LexicalIndex.build([(title, title) for title in ["red mug", "red lamp", "red steel kettle 2 l", "wheels"]])
 NOTHING = {"field": "brand", "in": ["Acme"]}
@@ -101,6 +103,37 @@ def test_scores_of_a_relaxed_answer_are_those_of_its_text(
     job = RescoreJob(tiny_searcher, "steel mug", tiny_searcher.ranking.profiles["dense"], candidates)
     tiny_searcher.rescore(job)
     assert [result.score for result in job.results] == [hit["score"] for hit in answer["hits"]]
+
+
+def test_a_shorter_text_is_read_as_if_it_had_been_typed(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words have other neighbours: here a space that the catalogue does not write comes to stand between two."""
+    rows = [*tiny.products(), {"id": "z1", "title": "back"}, {"id": "z2", "title": "pack"}]
+    catalogue = tiny.write_catalogue(tmp_path / "p.jsonl", rows)
+    words = [
+        "build",
+        str(catalogue),
+        "--encoder",
+        str(tiny_encoder),
+        "--bundles",
+        str(tmp_path / "b"),
+        "--static",
+        "off",
+    ]
+    assert aisle(words) == 0
+    searcher = open_current(tmp_path / "b")
+    own = searcher.encoder.queries
+    nowhere = np.zeros((1, searcher.encoder.dimension), np.float32)
+
+    def queries(texts: list[str]) -> Any:
+        return np.concatenate([nowhere if "zzgrunt" in text else own([text]) for text in texts])
+
+    monkeypatch.setattr(searcher.encoder, "queries", queries)
+    answer = _answer(searcher, "back zzgrunt pack", profile="dense")
+    assert answer["relaxed"] == {"text": "backpack", "dropped": ["zzgrunt"]}
+    typed = _answer(searcher, "back pack", profile="dense")
+    assert typed["corrected"] == "backpack" and answer["hits"] == typed["hits"] != []
 
 
 def test_a_degraded_search_is_relaxed_to_its_filter(tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
