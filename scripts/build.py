@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         help="how much of a product's vector is its nearest products', 0 to 0.9 "
-        f"(default: {SHARE}; 0 for vectors that are given)",
+        f"(default: {SHARE}; 0 for vectors that are given; under 2,000 products less, in proportion)",
     )
     judged = parser.add_argument_group("judgements", "fit the ranking and the probabilities to this shop")
     add_judgement_arguments(judged, required=False)

@@ -17,6 +17,7 @@ from app.index.analysis import tokens
 NOT = "¬"
 """Before a term: the text says that this is absent. No token begins so."""
 MOST_WORDS = 3  # one cue negates at most so many: "without sodium lauryl sulfate"
+_MOST_CUES = 256  # of one text: a candidate's may be 100,000 characters of "no", at some 40 µs each
 _REACH = 4 * MOST_WORDS  # words looked at after a cue, articles, joints and hyphens among them
 _LONGEST_BEFORE = 64  # characters looked at before a cue: two words
 
@@ -111,15 +112,19 @@ def denied_terms(text: str) -> list[str]:
 def negated_phrases(text: str) -> list[tuple[int, int]]:
     """Where a normalised query negates: [start, end) from the cue to the last word that it negates, or the other way
     round; ascending."""
-    found = ((cue, _negated(cue, text)) for cue in _CUE.finditer(text))
+    found = ((cue, _negated(cue, text)) for cue in _cues(text))
     return [(min(cue.start(), words[0].start), max(cue.end(), words[-1].end)) for cue, words in found if words]
 
 
 def negated_spans(text: str, *, operator: bool = True) -> list[tuple[int, int]]:
     """Where the negated words of a normalised text are: [start, end) of each, ascending, without overlap. A minus
     before a word is an operator of queries; in a title it is a dash."""
-    cues = (cue for cue in _CUE.finditer(text) if operator or cue[0] != "-")
+    cues = (cue for cue in _cues(text) if operator or cue[0] != "-")
     return sorted({(word.start, word.end) for cue in cues for word in _negated(cue, text)})
+
+
+def _cues(text: str) -> Iterator[re.Match[str]]:
+    return islice(_CUE.finditer(text), _MOST_CUES)
 
 
 def _negated(cue: re.Match[str], text: str) -> list[_Word]:

@@ -232,7 +232,7 @@ class Searcher:
         return choose(found, self._dense(vector, query.profile, allowed))
 
     def rank(self, rows: Rows, words: LexicalQuery | None, vector: Floats | None, profile: Profile) -> Ranked:
-        """Both exact leg scores for every row, their weighted sum, and the order."""
+        """Every row's exact features, their weighted sum, and the order."""
         return rank(rows, features.of_rows(rows, self.words, words, self.vectors, vector), profile)
 
     def _find_words(self, job: SearchJob) -> None:

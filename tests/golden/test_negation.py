@@ -131,3 +131,10 @@ def test_any_text_can_be_read(text: str) -> None:
     found = negated_terms(normal)
     assert set(found) <= set(tokens(normal))
     assert len(set(found)) == len(found)
+
+
+def test_a_text_of_nothing_but_cues_costs_no_more_than_a_long_one() -> None:
+    """A candidate's text may have 100,000 characters: each cue is read with the words around it, so their number is
+    bounded; what a real text says comes long before that."""
+    assert len(negated_spans("shampoo no parabens, " * 200)) == 200
+    assert len(negated_spans("shampoo no parabens, " * 5_000)) < 300

@@ -468,3 +468,10 @@ def test_no_threads_is_wrong_usage(words: list[str], capsys: Told) -> None:
         aisle([*words, "--threads", "0"])
     assert ended.value.code == 2
     assert "from 1 on" in capsys.readouterr().err
+
+
+def test_a_benchmark_of_nothing_is_said_in_a_line(tmp_path: Path, capsys: Told) -> None:
+    """Not by the traceback of the process that would have measured."""
+    assert aisle(["bench", "--bundles", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "nothing is published" in told and "Traceback" not in told
