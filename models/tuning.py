@@ -33,7 +33,7 @@ from models.out_of_fold import FOLDS, SEED
 from models.relevance import Comparison, Gain, Qrels, Queries, Run, compare_all, evaluate, query_folds
 
 METRICS = ("ndcg@10", "recall@100")
-DEPTHS = (50, 100, 200, 400)
+DEPTHS = (100, 200, 400)  # less, and a page that may be asked for would lie beyond the result set
 FLOOR_STEPS = (-0.1, -0.05, 0.05, 0.1)
 _DOUBT = 3.0  # standard errors of a paired difference: a move of the reach must gain more
 _LOSS = 2.0  # and may not lose as much as this of the other metric

@@ -57,10 +57,10 @@ def test_a_search_too_shallow_to_find_everything_is_made_deeper(searcher: Search
 
 
 def test_a_search_is_made_shallower_where_that_loses_nothing(searcher: Searcher) -> None:
-    """Fifty a leg bring what two hundred bring where right products are ten."""
+    """A hundred a leg, the least depth, bring what two hundred bring where right products are ten."""
     _at(searcher, 200, 0.2)
     tuned = tune(searcher, *_judged(searcher), GAIN, fitted=False)
-    assert tuned.ranking.profiles["default"].depth == 50
+    assert tuned.ranking.profiles["default"].depth == 100
 
 
 def test_a_search_is_not_made_shallower_where_that_loses(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
