@@ -74,7 +74,7 @@ def suite(esci: Searcher) -> Suite:
 @pytest.fixture
 def as_typed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Switches the corrections off."""
-    return lambda: monkeypatch.setattr(suite.searcher, "_correct", lambda text, prefix: text)
+    return lambda: monkeypatch.setattr(suite.searcher, "correct", lambda text, prefix: text)
 
 
 def test_misspelt_queries_keep_their_relevance(suite: Suite, as_typed: Callable[[], None]) -> None:
