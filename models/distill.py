@@ -111,7 +111,8 @@ def student_of(teacher: BertEncoder, layers: Sequence[int]) -> BertEncoder:
     ours, theirs = cast(nn.ModuleList, student.encoder["layer"]), cast(nn.ModuleList, teacher.encoder["layer"])
     for layer, source in zip(ours, layers, strict=True):
         layer.load_state_dict(theirs[source].state_dict())
-    return student.eval()  # no dropout: the target is a function, not a label to be kept from being learnt by heart
+    student.eval()  # no dropout: the target is a function, not a label to be kept from being learnt by heart
+    return student
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
