@@ -39,7 +39,11 @@ def test_a_harmful_version_is_refused_by_the_layer_that_sees_it(kind: str, tiny_
     _harmed(tiny_shop, kind)
 
 
-@pytest.mark.parametrize("kind", BENIGN)
+# To a random encoder a title with one word more is another product altogether: that is for real products alone.
+OF_ANY_ENCODER = [kind for kind in BENIGN if kind != "some titles with a new word"]
+
+
+@pytest.mark.parametrize("kind", OF_ANY_ENCODER)
 def test_a_harmless_version_passes(kind: str, tiny_shop: Shop) -> None:
     """Every check runs, and none is in the way of an ordinary night."""
     _passes(tiny_shop.judge(BENIGN[kind](tiny_shop)))
