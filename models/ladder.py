@@ -21,6 +21,7 @@ from app.types import Floats, SearchRequest
 from models.blend import FAST, examine, run_of
 from models.out_of_fold import folded, run_over
 from models.relevance import Gain, Qrels, Queries, Run
+from models.variant import variant
 
 TIERS = ("lexical", FAST, "default")
 """From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search."""
@@ -108,7 +109,7 @@ def ablations(
     runs = {}
     without: dict[str, Callable[[], Run]] = {
         "without smoothing": lambda: _run(
-            _with(searcher, vectors=FaissIndex.build(embeddings)),
+            variant(searcher, vectors=FaissIndex.build(embeddings)),
             queries,
             qrels,
             gain,
@@ -119,9 +120,8 @@ def ablations(
         "without mending of spelling": lambda: _as_typed(searcher, queries, qrels, default, judged_only),
     }
     for name in words:
-        without[f"without {name}"] = lambda name=name: _reweighted(
-            searcher, queries, qrels, default, {name: 0.0}, judged_only
-        )  # type: ignore[misc]
+        less = {name: 0.0}
+        without[f"without {name}"] = partial(_reweighted, searcher, queries, qrels, default, less, judged_only)
     none = dict.fromkeys(words, 0.0)
     without["legs alone"] = partial(_reweighted, searcher, queries, qrels, default, none, judged_only)
     for label, make in without.items():
@@ -129,19 +129,6 @@ def ablations(
         run.name = label
         runs[label] = run
     return runs
-
-
-def _with(searcher: Searcher, vectors: FaissIndex) -> Searcher:
-    return Searcher(
-        collection=searcher.collection,
-        version=searcher.version,
-        catalog=searcher.catalog,
-        words=searcher.words,
-        vectors=vectors,
-        encoder=searcher.encoder,
-        ranking=searcher.ranking,
-        static=searcher.static,
-    )
 
 
 def _reweighted(
@@ -159,7 +146,7 @@ def _reweighted(
 
 
 def _as_typed(searcher: Searcher, queries: Queries, qrels: Qrels, profile: Profile, judged_only: bool) -> Run:
-    plain = _with(searcher, searcher.vectors)  # type: ignore[arg-type]
+    plain = variant(searcher)
     plain.correct = lambda text, prefix: text
     examined = examine(plain, queries, qrels, profile.name)
     return run_of(plain, examined, examined, profile, profile.name, judged_only=judged_only)

@@ -22,6 +22,7 @@ from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
 from app.types import Product, SearchRequest
 from models.relevance import Gain, Qrels, Queries, Run, Table, compare_all, comparison_table, evaluate
+from models.variant import variant
 
 _SIGNS = re.compile(r"[^\w\s]|_")
 _WORDS = (
@@ -65,16 +66,7 @@ def _run(
     of_words: Callable[[str], str],
     of_encoder: Callable[[str], str],
 ) -> Run:
-    other = Searcher(
-        collection=searcher.collection,
-        version=searcher.version,
-        catalog=searcher.catalog,
-        words=words,
-        vectors=searcher.vectors,
-        encoder=searcher.encoder,
-        ranking=searcher.ranking,
-        static=searcher.static,
-    )
+    other = variant(searcher, words=words)
     ranked = {}
     for query_id, typed in queries.items():
         if query_id not in qrels:

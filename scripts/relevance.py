@@ -129,7 +129,8 @@ def _build(one: Judged) -> None:
 
 def _aisle(*words: str) -> dict[str, Any]:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "scripts.cli", *words, "--json"], capture_output=True, text=True)  # noqa: S603
+    command = [sys.executable, "-m", "scripts.cli", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  (our own command)
     if done.returncode != 0:
         raise SystemExit(f"aisle {' '.join(words)} failed:\n{done.stderr}")
     print(f"aisle {words[0]} {words[-1]}: {time.perf_counter() - started:.0f} s", file=sys.stderr)

@@ -67,7 +67,9 @@ class Ranking:
         """Raises CorruptPart for a configuration that cannot rank."""
         try:
             profiles = {name: _profile(name, one) for name, one in value["profiles"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        except KeyError as error:
+            raise CorruptPart(f"manifest.json: the ranking lacks {error}: build the version anew") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CorruptPart(f"manifest.json: ranking configuration ({error})") from error
         if not {"default", "lexical"} <= profiles.keys():
             raise CorruptPart("manifest.json: ranking needs the profiles default and lexical")

@@ -153,7 +153,7 @@ def load_recipe(path: Path, **changes: Any) -> Recipe:
 def _part(cls: type[Part], value: Mapping[str, Any], table: str) -> Part:
     if not isinstance(value, Mapping):
         raise RecipeError(f"{table} must be a table")
-    known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]
+    known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]  # every Part is a dataclass
     for name, given in value.items():
         where = f"[{table}] {name}" if table else name
         if name not in known:

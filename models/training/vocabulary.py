@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -53,13 +54,13 @@ def prune(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Tokenizer, list[i
     return pruned, [number for number, _ in old]
 
 
-def _renumber(processor: dict[str, object] | None, new: dict[str, int]) -> None:
+def _renumber(processor: dict[str, Any] | None, new: dict[str, int]) -> None:
     """The template's special tokens carry their ids; the older form carries (token, id) pairs."""
     if processor is None:
         return
-    for token in (processor.get("special_tokens") or {}).values():  # type: ignore[attr-defined]
+    for token in (processor.get("special_tokens") or {}).values():
         token["ids"] = [new[piece] for piece in token["tokens"]]
     for name in ("sep", "cls"):
         if name in processor:
-            piece = processor[name][0]  # type: ignore[index]
+            piece = processor[name][0]
             processor[name] = [piece, new[piece]]
