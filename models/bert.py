@@ -124,12 +124,18 @@ class BertEncoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))})
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 [batch, tokens] twice (mask: 1 = token, 0 = padding) → float32 [batch, hidden], rows of length 1."""
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [batch, tokens] twice (mask: 1 = token, 0 = padding) → what the last layer makes of each token, float32
+        [batch, tokens, hidden]."""
         mask_bias = (1.0 - attention_mask.unsqueeze(1).unsqueeze(2).to(torch.float32)) * -10000.0
         x = self.embeddings(input_ids)
         for layer in cast(nn.ModuleList, self.encoder["layer"]):
             x = layer(x, mask_bias)
+        return cast(Tensor, x)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [batch, tokens] twice → float32 [batch, hidden], rows of length 1."""
+        x = self.hidden(input_ids, attention_mask)
         # The mean over the mask is the sum up to a factor, which the normalisation takes out again.
         summed = (x * attention_mask.unsqueeze(-1).to(x.dtype)).sum(dim=1)
         return cast(Tensor, summed / summed.norm(p=2, dim=1, keepdim=True).clamp(min=1e-12))
