@@ -17,13 +17,15 @@ from app.index.lexical import LexicalQuery
 from app.search import features
 from app.search.calibrate import NO_CLARITY, Clarity, Link
 from app.search.features import Features
-from app.search.rerank import STATIC, Profile, Ranking, rank
+from app.search.rerank import Profile, Ranking, rank
 from app.search.searcher import Searcher
 from app.types import Floats as Floats32
 from app.types import Rows, SearchRequest
 from models.relevance import Gain, Qrels, Queries, Run, fit_link
 
 FAST = "fast"
+STATIC_SHARE = 0.35
+"""Between a fifth and a half nothing can be told apart; see docs/decisions/reranker.md."""
 _CUT = 10
 Floats = npt.NDArray[np.float64]
 
@@ -193,9 +195,12 @@ def ranking_of(
 
 
 def with_fast(ranking: Ranking) -> Ranking:
-    """The ranking and a profile `fast`: the default one with queries by the static encoder."""
-    fast = replace(ranking.profiles["default"], name=FAST, encoder=STATIC)
-    return Ranking({**ranking.profiles, FAST: fast})
+    """The ranking with the static encoder at work: part of each query's vector, and in a profile `fast` all of it."""
+    fast = replace(ranking.profiles["default"], name=FAST, static=1.0)
+    both = {
+        name: replace(one, static=STATIC_SHARE if one.uses_dense else 0.0) for name, one in ranking.profiles.items()
+    }
+    return Ranking({**both, FAST: fast})
 
 
 def fit_fast_link(searcher: Searcher, queries: Queries, qrels: Qrels, gain: Gain) -> Ranking:

@@ -3,8 +3,10 @@
     short texts → teacher's vectors, once → student = embeddings + chosen layers → train → checkpoint
 
 Initialising from the teacher's own layers follows DistilBERT (Sanh et al. 2019), regressing its sentence vectors
-Reimers and Gurevych 2020, and matching the distribution over other texts' similarities RKD (Park et al. 2019) and
-SEED (Fang et al. 2021). Products keep the teacher's vectors: only queries are encoded by the student.
+Reimers and Gurevych 2020, and matching the distribution over products RKD (Park et al. 2019) and SEED (Fang et al.
+2021). Products keep the teacher's vectors: only queries are encoded by the student. A text that was taken from a
+product may be drawn towards that product's stored vector besides: what the text stands for, averaged over the products
+that say it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from app.types import Floats
 from models.bert import BertEncoder
 
 MAX_TOKENS = 32  # of a training text; a query is shorter
@@ -30,8 +33,9 @@ VECTORS = "teacher.npy"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _TITLE_WORDS = 12  # longer texts cost more and are seldom typed
 _TEMPERATURE = 0.05
-_PRODUCTS = 1024  # stand-ins, drawn anew for each batch
+_PRODUCTS = 1024  # drawn anew for each batch
 _ENCODED_AT_ONCE = 128
+_NOBODY = -1
 Progress = Callable[[int], None]
 
 
@@ -45,16 +49,29 @@ class Recipe:
     rate: float = 5e-4
     warm_up: float = 0.05
     similarity_weight: float = 1.0
+    catalogue_weight: float = 0.0
+    """Of the stored vector of the product that a text was taken from, beside the teacher's vector of the text."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where training texts come from: titles and other product texts, and queries that people typed."""
+    """Where training texts come from: products as (title, whole text), and queries that people typed."""
 
-    titles: Sequence[str]
-    prose: Sequence[str]
-    queries: Sequence[str]
+    products: Sequence[tuple[str, str]]
+    queries: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a student is trained on: different texts, and the position of the product that each was taken from (-1:
+    from none)."""
+
+    texts: tuple[str, ...]
+    owners: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
 
 def layers_of(teacher: int, count: int) -> tuple[int, ...]:
@@ -64,22 +81,32 @@ def layers_of(teacher: int, count: int) -> tuple[int, ...]:
     return tuple(int(layer) for layer in np.linspace(0, teacher - 1, count).round()) if count > 1 else (teacher - 1,)
 
 
-def training_texts(sources: Sources, count: int, seed: int) -> list[str]:
+def training_texts(sources: Sources, count: int, seed: int) -> Texts:
     """`count` different short texts: two to six words that stand together in titles or prose, beginnings of titles,
     queries, and some of all these with a slip of the finger. The same ones for the same seed."""
     random = np.random.default_rng(seed)
-    texts = dict.fromkeys([*sources.queries, *(" ".join(title.split()[:_TITLE_WORDS]) for title in sources.titles)])
-    texts = dict.fromkeys(list(texts)[: count // 8])
-    pools = [pool for pool in (sources.titles, sources.titles, sources.titles, sources.prose) if len(pool)]
+    titles = [(title, row) for row, (title, _) in enumerate(sources.products) if title]
+    prose = [
+        (rest, row)
+        for row, (title, whole) in enumerate(sources.products)
+        if (rest := whole.removeprefix(title).strip())
+    ]
+    owners = dict.fromkeys(sources.queries, _NOBODY)
+    for title, row in titles:
+        owners.setdefault(" ".join(title.split()[:_TITLE_WORDS]), row)
+    owners = dict(list(owners.items())[: count // 8])
+    pools = [pool for pool in (titles, titles, titles, prose) if pool]
     for _ in range(20 * count):  # bounded: a small catalogue may not have so many
-        if len(texts) >= count:
+        if len(owners) >= count:
             break
         pool = pools[int(random.integers(len(pools)))]
-        span = _span(pool[int(random.integers(len(pool)))], random)
+        text, owner = pool[int(random.integers(len(pool)))]
+        text = _span(text, random)
         if len(sources.queries) and random.random() < 0.05:
-            span = sources.queries[int(random.integers(len(sources.queries)))]
-        texts[_slip(span, random) if random.random() < 0.15 else span] = None
-    return [text for text in texts if text]
+            text, owner = sources.queries[int(random.integers(len(sources.queries)))], _NOBODY
+        owners.setdefault(_slip(text, random) if random.random() < 0.15 else text, owner)
+    owners.pop("", None)
+    return Texts(tuple(owners), tuple(owners.values()))
 
 
 def _span(text: str, random: np.random.Generator) -> str:
@@ -138,25 +165,29 @@ def encode(model: BertEncoder, ids: Sequence[Sequence[int]], progress: Progress 
 def distill(
     teacher: BertEncoder,
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    texts: Texts,
+    stored: Floats,
     recipe: Recipe,
     work: Path,
     progress: Progress = lambda _: None,
     start: BertEncoder | None = None,
 ) -> tuple[BertEncoder, list[float]]:
-    """The trained student (on the CPU) and the mean loss of each epoch. It begins as `start`, an earlier student, or
-    else as the teacher's layers; `progress` is told of texts done, first by the
-    teacher, then `epochs` times by the student.
+    """The trained student (on the CPU) and the mean loss of each epoch. `stored` [products, hidden] are the products'
+    vectors as an index holds them, in the order that the texts' owners name. The student begins as `start`, an earlier
+    one, or else as the teacher's layers; `progress` is told of texts done, first by the teacher, then `epochs` times by
+    the student.
 
     `work` keeps the teacher's vectors and, after each epoch, the state of training: the same call goes on where a
     killed one stopped. Raises ValueError where the folder holds the work of another recipe, teacher or text list."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     work.mkdir(parents=True, exist_ok=True)
-    ids = token_ids(tokenizer, texts)
-    _claim(work, [teacher, *([start] if start else [])], ids, recipe)
+    ids = token_ids(tokenizer, texts.texts)
+    _claim(work, [teacher, *([start] if start else [])], ids, texts.owners, stored, recipe)
     targets = _targets(teacher.to(device), ids, work, progress)
-    longest = np.argsort([-len(one) for one in ids], kind="stable")[: max(1, len(ids) // 8)]  # nearest to products
+    if recipe.catalogue_weight:
+        targets = _drawn(targets, texts.owners, torch.from_numpy(stored), recipe.catalogue_weight)
+    products = torch.from_numpy(stored).to(device)
     student = (start or student_of(teacher.cpu(), recipe.layers)).to(device)
     training = _Training(student, recipe, -(-len(ids) // recipe.batch))
     losses = training.resume(work)
@@ -167,14 +198,23 @@ def distill(
             with _fast(device):
                 given = student(*_padded([ids[text] for text in batch], device))
             wanted = targets[batch].to(device)
-            some = random.choice(longest, min(_PRODUCTS, len(longest)), replace=False)
-            loss = distillation_loss(given.float(), wanted, targets[some].to(device), recipe.similarity_weight)
+            some = random.choice(len(products), min(_PRODUCTS, len(products)), replace=False)
+            loss = distillation_loss(given.float(), wanted, products[some], recipe.similarity_weight)
             training.step(loss)
             total += float(loss.detach()) * len(batch)
             progress(len(batch))
         losses.append(total / len(ids))
         training.keep(work, losses)
     return student.cpu(), losses
+
+
+def _drawn(targets: Tensor, owners: Sequence[int], stored: Tensor, weight: float) -> Tensor:
+    """Each target and `weight` times the direction of its product's vector, at unit length."""
+    own = torch.tensor(owners)
+    taken = own != _NOBODY
+    drawn = targets.clone()
+    drawn[taken] += weight * nn.functional.normalize(stored[own[taken]], dim=1)
+    return nn.functional.normalize(drawn, dim=1)
 
 
 class _Training:
@@ -232,7 +272,7 @@ class _Training:
 def distillation_loss(given: Tensor, wanted: Tensor, products: Tensor, similarity_weight: float) -> Tensor:
     """1 - cosine, and how far the student's distribution over `products` is from the teacher's own.
 
-    All [n, hidden] of unit length. Products keep the teacher's vectors, so it is to those that both are compared."""
+    [n, hidden] of unit length both, and products [m, hidden] as an index holds them: what both are compared with."""
     cosine = nn.functional.cosine_similarity(given, wanted).mean()
     own, theirs = ((side @ products.T / _TEMPERATURE).log_softmax(1) for side in (given, wanted))
     divergence = nn.functional.kl_div(own, theirs, log_target=True, reduction="batchmean")
@@ -283,8 +323,15 @@ def _rate(step: int, steps: int, warm_up: float) -> float:
     return min((step + 1) / rising, max(0.0, (steps - step) / max(1.0, steps - rising)))
 
 
-def _claim(work: Path, encoders: Sequence[BertEncoder], ids: Sequence[Sequence[int]], recipe: Recipe) -> None:
-    digest = hashlib.sha256(json.dumps([asdict(recipe), ids]).encode())
+def _claim(
+    work: Path,
+    encoders: Sequence[BertEncoder],
+    ids: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    stored: Floats,
+    recipe: Recipe,
+) -> None:
+    digest = hashlib.sha256(json.dumps([asdict(recipe), ids, owners]).encode() + stored.tobytes())
     for encoder in encoders:
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(name.encode() + np.ascontiguousarray(tensor.cpu().numpy()).tobytes())

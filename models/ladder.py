@@ -23,8 +23,11 @@ from models.out_of_fold import folded, run_over
 from models.relevance import Gain, Qrels, Queries, Run
 from models.variant import variant
 
-TIERS = ("lexical", FAST, "default")
-"""From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search."""
+FULL = "full encoder"
+DENSE_OWN, DENSE_FULL = "dense, query encoder alone", "dense, full encoder alone"
+TIERS = ("lexical", FAST, "default", FULL)
+"""From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search; the last is the default with its
+queries by the encoder that a distilled one was taught to follow, where there is one."""
 RRF_K = 60
 _BLENDED = 1_000  # the depth that min-max is taken over, and of the fused list
 _ROUNDS = 5
@@ -36,11 +39,34 @@ def tiers(
 ) -> dict[str, Run]:
     """The run of each tier that the version has, and of the dense leg; out-of-fold where it was `fitted` to these
     judgements."""
-    return {
+    runs = {
         name: _run(searcher, queries, qrels, gain, name, fitted=fitted, judged_only=judged_only)
         for name in ("dense", *TIERS)
         if name in searcher.ranking.profiles
     }
+    if teacher := with_teacher(searcher):
+        for version, profile, name in (
+            (alone(searcher), "dense", DENSE_OWN),
+            (alone(teacher), "dense", DENSE_FULL),
+            (teacher, "default", FULL),
+        ):
+            runs[name] = _run(version, queries, qrels, gain, profile, fitted=fitted, judged_only=judged_only)
+            runs[name].name = name
+    return runs
+
+
+def alone(searcher: Searcher) -> Searcher:
+    """The version without its static encoder: every query's vector is computed."""
+    version = variant(searcher)
+    version.static = None
+    return version
+
+
+def with_teacher(searcher: Searcher) -> Searcher | None:
+    """The version with queries by the full encoder, where its own query encoder is distilled from it."""
+    if "distilled" not in searcher.encoder.description:
+        return None
+    return variant(searcher, encoder=searcher.encoder.as_teacher())
 
 
 def _run(
@@ -56,14 +82,15 @@ def fixed_blends(
 ) -> dict[str, Run]:
     """What people write without learning anything: BM25 over all text and the cosine of the whole catalogue, fused by
     reciprocal ranks (Cormack et al. 2009) or by min-max scores at each weight of the dense leg. `embeddings` [n,
-    dimension] are the products' own vectors, not drawn to any neighbour."""
+    dimension] are the products' own vectors, not drawn to any neighbour; queries are by the full encoder."""
+    encoder = (with_teacher(searcher) or searcher).encoder
     rows = np.arange(len(searcher.catalog), dtype=np.int32)
     blends: dict[str, dict[str, list[tuple[str, float]]]] = {}
     for query_id in qrels:
         text = searcher.query(SearchRequest(queries[query_id])).text or ""
         words = searcher.words.scores(searcher.words.parse(text), rows)[:, 1].astype(np.float64)
         judged = [row for row in map(searcher.catalog.row, qrels[query_id]) if row is not None]
-        dense = (embeddings @ searcher.encoder.queries([text])[0]).astype(np.float64)
+        dense = (embeddings @ encoder.queries([text])[0]).astype(np.float64)
         for name, scores in _fused(words, dense):
             best = np.lexsort((rows, -scores))
             best = best[np.isin(best, judged)] if judged_only else best[:_BLENDED]
@@ -160,15 +187,32 @@ class Latency:
     p99: float
 
 
-def latencies(searcher: Searcher, queries: Sequence[str], profiles: Sequence[str]) -> dict[str, Latency]:
-    """Of each profile, interleaved query by query, so that whatever else the machine does meets all of them alike."""
-    spent: dict[str, list[float]] = {name: [] for name in profiles}
+def latencies(searcher: Searcher, queries: Sequence[str], names: Sequence[str]) -> dict[str, Latency]:
+    """Of each tier, and of the encoders where a dense leg is by one alone, interleaved query by query, so that whatever
+    else the machine does meets all of them alike."""
+    teacher = with_teacher(searcher)
+    calls: dict[str, Callable[[str], object]] = {}
+    for name in names:
+        version = teacher if teacher and name in (FULL, DENSE_FULL) else searcher
+        if name in (DENSE_OWN, DENSE_FULL):
+            calls[name] = partial(_encode, version)
+        else:
+            calls[name] = partial(_search, version, "default" if name == FULL else name)
+    spent: dict[str, list[float]] = {name: [] for name in names}
     for round_ in range(_ROUNDS + 1):
         for text in queries:
-            for name in profiles:
+            for name, call in calls.items():
                 started = perf_counter()
-                query = searcher.query(SearchRequest(text, profile=name))
-                searcher.search([SearchJob(searcher, query, started)])
+                call(text)
                 if round_:  # the first warms everything up
                     spent[name].append((perf_counter() - started) * 1e3)
     return {name: Latency(*np.percentile(times, (50, 99)).tolist()) for name, times in spent.items()}
+
+
+def _search(searcher: Searcher, profile: str, text: str) -> None:
+    query = searcher.query(SearchRequest(text, profile=profile))
+    searcher.search([SearchJob(searcher, query, perf_counter())])
+
+
+def _encode(searcher: Searcher, text: str) -> None:
+    searcher.encoder.queries([text])

@@ -19,7 +19,7 @@ from app import __version__
 from app.errors import BadInput, BundleError
 from app.index.analysis import normalize_text
 from app.index.arrays import load_array
-from app.index.bundle import BundleStore, Manifest
+from app.index.bundle import BundleStore
 from app.index.catalog import Catalog
 from app.index.dense import FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
@@ -27,7 +27,7 @@ from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.search.collections import GOLDEN, golden_answers
-from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
+from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder, product_side
 from app.search.rerank import Ranking
 from app.search.searcher import Searcher
 from app.search.static import StaticEncoder
@@ -44,7 +44,7 @@ from scripts.output import Output
 from scripts.publish import add_gate_arguments, check_gate_arguments, gate_judgements, moment, publish_through_gate
 from scripts.readers import open_catalogue
 
-DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
+DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "MiniLM-L2-distilled-int8"
 EMBEDDINGS = "embeddings.npy"
 HASHES = "hashes.npy"
 _GOLDEN_QUERIES = 20
@@ -275,11 +275,10 @@ def _old_vectors(store: BundleStore, version: str, encoder: Encoder) -> dict[byt
     name = store.current() if version == "current" else version
     if name is None:
         raise BadInput("--reuse current: nothing is published yet")
-    manifest: Manifest = store.verify(name)
+    store.verify(name)
     folder = store.path(name)
-    # The description holds the digests of model and tokenizer, the prefixes and the token limits.
-    if manifest.parts[DESCRIPTION][0] != encoder.digest:
-        raise BadInput(f"--reuse {name}: it was made with another encoder ({DESCRIPTION} differs)")
+    if product_side(json.loads((folder / DESCRIPTION).read_bytes())) != product_side(encoder.description):
+        raise BadInput(f"--reuse {name}: its products were embedded by another encoder ({DESCRIPTION} differs)")
     embeddings = load_array(folder / EMBEDDINGS, np.float16, None, encoder.dimension)
     hashes = np.load(folder / HASHES, allow_pickle=False)
     return {bytes(digest): vector for digest, vector in zip(hashes, embeddings.astype(np.float32), strict=True)}

@@ -14,18 +14,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+import models
 from app.index.analysis import normalize_text
 from app.index.bundle import file_digest
 from app.index.product_text import dense_texts
-from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL
+from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, Encoder
+from app.types import Floats
+from models.encode import product_vectors
 from models.relevance import Queries
-from scripts.build import DEFAULT_ENCODER
+from models.smooth import smoothed
 from scripts.output import Output
 from scripts.readers import open_catalogue
 from scripts.train import thread_count
 
 if TYPE_CHECKING:
     from models.distill import Sources
+
+TEACHER = Path(models.__file__).parent / "weights" / "all-MiniLM-L6-v2-int8"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, choices=(1, 2, 3, 4), default=2, help="layers to keep (default: 2)")
     parser.add_argument("--texts", type=int, default=40_000, help="training texts (default: 40,000)")
     parser.add_argument("--epochs", type=int, default=5, help="times over the texts (default: 5)")
+    parser.add_argument("--batch", type=int, default=128, help="texts a step (default: 128; more on a GPU)")
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate at its highest (default: 5e-4)")
+    parser.add_argument(
+        "--catalogue-weight",
+        type=float,
+        default=0.0,
+        help="draw a text towards the vector of the product it was taken from, by so much (default: 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of texts and batches (default: 0)")
     parser.add_argument("--threads", type=thread_count, default=1, help="threads of a CPU (default: 1)")
     parser.add_argument("--precision", choices=("int8", "fp32", "fp16"), default="int8", help="default: int8")
     parser.add_argument(
         "--product-encoder",
         type=Path,
-        default=DEFAULT_ENCODER,
+        default=TEACHER,
         help="encoder folder exported from the teacher, for the products (default: the shipped one)",
     )
 
@@ -66,17 +80,20 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     recipe = Recipe(
         layers=layers_of(teacher.config.num_hidden_layers, arguments.layers),
         epochs=arguments.epochs,
+        batch=arguments.batch,
         rate=arguments.rate,
+        catalogue_weight=arguments.catalogue_weight,
         seed=arguments.seed,
     )
     start = BertEncoder.from_checkpoint(arguments.student) if arguments.student else None
     if start and start.config.num_hidden_layers != arguments.layers:
         raise ValueError(f"{arguments.student} has {start.config.num_hidden_layers} layers, not {arguments.layers}")
-    texts = training_texts(_sources(arguments.catalogues, arguments.queries), arguments.texts, arguments.seed)
+    sources, stored = _read(arguments.catalogues, arguments.queries, Encoder(arguments.product_encoder), output)
+    texts = training_texts(sources, arguments.texts, arguments.seed)
     tokenizer = Tokenizer.from_file(str(arguments.teacher / "tokenizer.json"))
     work = arguments.out.with_name(f"{arguments.out.name}.training")
     with output.progress("distilling", unit="texts", total=(1 + recipe.epochs) * len(texts)) as tick:
-        student, losses = distill(teacher, tokenizer, texts, recipe, work, tick, start)
+        student, losses = distill(teacher, tokenizer, texts, stored, recipe, work, tick, start)
     write_checkpoint(student, arguments.teacher, work / "checkpoint")
     try:
         report = export(work / "checkpoint", arguments.out, name=arguments.out.name, precision=arguments.precision)
@@ -95,21 +112,21 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     return 0
 
 
-def _sources(catalogues: Iterable[Path], queries: Path | None) -> Sources:
-    """Normalised as queries and products are when they are searched."""
+def _read(catalogues: Iterable[Path], queries: Path | None, encoder: Encoder, output: Output) -> tuple[Sources, Floats]:
+    """Texts normalised as they are when they are searched, and the products' vectors as a build stores them."""
     from models.distill import Sources
 
-    titles: list[str] = []
-    prose: list[str] = []
+    products: list[tuple[str, str]] = []
+    stored: list[Floats] = []
     for path in catalogues:
         mapping = path.parent / "mapping.toml"
         reader = open_catalogue(path, mapping if mapping.exists() else None)
-        for product in reader.products():
-            title, whole = dense_texts(product, reader.schema)
-            titles.append(title)
-            prose.append(whole[len(title) :].strip())
+        texts = [dense_texts(product, reader.schema) for product in reader.products()]
+        with output.progress(f"embedding {path.parent.name}", unit="products", total=len(texts)) as tick:
+            stored.append(smoothed(product_vectors(encoder, texts, tick))[0])
+        products += texts
     typed = [normalize_text(text) for text in Queries.load(queries).values()] if queries else []
-    return Sources([one for one in titles if one], [one for one in prose if one], typed)
+    return Sources(products, typed), np.concatenate(stored)
 
 
 def _two_towers(out: Path, products: Path, about: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from app.errors import BadInput
 from app.index.arrays import load_array
 from app.search.collections import Encoders, load
 from app.types import Floats
-from models.ladder import TIERS, Latency, ablations, fixed_blends, latencies, tiers
+from models.ladder import DENSE_FULL, DENSE_OWN, FULL, TIERS, Latency, ablations, fixed_blends, latencies, tiers
 from models.relevance import Evaluation, Gain, Queries, Run, Table, compare_all, comparison_table, evaluate
 from scripts.build import EMBEDDINGS
 from scripts.judged import add_judgement_arguments, load_judgements
@@ -65,9 +65,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     if not arguments.no_ablation:
         runs: dict[str, Run] = ablations(searcher, embeddings, queries, qrels, gain, fitted=fitted, judged_only=only)
         less = {name: judge(qrels, one) for name, one in runs.items()}
-    timed = (
-        {} if arguments.no_latency else latencies(searcher, list(queries.values()), [t for t in TIERS if t in found])
-    )
+    timed = {} if arguments.no_latency else latencies(searcher, list(queries.values()), list(found))
     output.result(*_told(version, len(queries), fitted, found, blends, less, timed))
     return 0
 
@@ -85,6 +83,8 @@ def _told(
     steps = [name for name in TIERS if name in found]
     climbed = [one for below, above in pairwise(steps) for one in compare_all(found[below], [found[above]], COMPARED)]
     best = {metric: max(blends.values(), key=lambda blend: blend.mean(metric)) for metric in COMPARED}
+    if FULL in found:
+        climbed += compare_all(found[DENSE_FULL], [found[DENSE_OWN]], COMPARED)
     against = [one for metric in COMPARED for one in compare_all(best[metric], [default], (metric,))]
     shown = {
         "tiers": _figures(found, timed),

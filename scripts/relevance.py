@@ -21,11 +21,13 @@ from typing import Any
 from app.index.analysis import normalize_text
 from app.index.bundle import BundleStore, file_digest
 from app.index.lexical import LexicalIndex
+from app.search.embed import PRODUCT_MODEL, TOKENIZER
 from models.relevance import Gain, Qrels, Queries, Run, evaluate, evaluation_table
 from scripts.readers import open_catalogue
 
 BUNDLES = Path("build/relevance")
 BENCHMARKS = Path("BENCHMARKS.md")
+ENCODER = Path("models/weights/MiniLM-L2-distilled-int8")
 _GRADED = ("--relevant-at", "2")
 _RATED = ("--gain", "linear", "--shift", "1", "--relevant-at", "2.33", "--judged-only")
 
@@ -109,9 +111,8 @@ def _build(one: Judged) -> None:
     stamp = BUNDLES / f"{one.name}.inputs.json"
     # All of it: the ranking is fitted through app/search, and to judgements that models/relevance reads.
     code = [path for folder in ("app", "models", "scripts") for path in sorted(Path(folder).rglob("*.py"))]
-    weights = {
-        str(path): file_digest(path) for path in sorted(Path("models/weights/all-MiniLM-L6-v2-int8").glob("*.*"))
-    }
+    weights = {str(path): file_digest(path) for path in sorted(ENCODER.glob("*.*"))}
+    products = {path: digest for path, digest in weights.items() if Path(path).name in (PRODUCT_MODEL, TOKENIZER)}
     inputs = {str(path): file_digest(path) for path in (*one.files(), *code)} | weights
     before = json.loads(stamp.read_text()) if store.current() is not None and stamp.exists() else {}
     if before == inputs:
@@ -120,7 +121,7 @@ def _build(one: Judged) -> None:
     words += ["--mapping", str(one.folder / one.mapping)] if one.mapping else []
     if one.fitted:
         words += ["--queries", str(one.folder / "dev.queries.tsv"), "--qrels", str(one.folder / "dev.qrels.tsv")]
-    if weights.items() <= before.items():  # vectors of another encoder cannot be reused
+    if products.items() <= before.items():  # vectors of another product encoder cannot be reused
         words += ["--reuse", "current"]
     words += ["--force", "measured anew"]
     _aisle("build", *words)

@@ -26,7 +26,7 @@ from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.classify import classifier_of
 from app.search.embed import Encoder
-from app.search.rerank import STATIC, Ranking
+from app.search.rerank import Ranking
 from app.search.searcher import RescoreJob, Searcher, SearchJob
 from app.search.static import StaticEncoder
 from app.types import RescoreCandidate, SearchRequest
@@ -91,7 +91,7 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
     if vectors.dimension != encoder.dimension:
         raise CorruptPart(f"dense.faiss has {vectors.dimension} dimensions, the encoder {encoder.dimension}")
     ranking = Ranking.from_json(manifest.content.get("ranking"))
-    wanted = any(profile.encoder == STATIC for profile in ranking.profiles.values())
+    wanted = any(profile.static for profile in ranking.profiles.values())
     searcher = Searcher(
         collection=manifest.collection,
         version=version,

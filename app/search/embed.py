@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class Encoder:
         """Whether encoding several texts at once pays here (a GPU does)."""
         return self._query_model.batches
 
+    def as_teacher(self) -> Encoder:
+        """The same with queries by the product tower: the encoder that a distilled query tower was taught to follow."""
+        teacher = copy(self)
+        teacher._query_model = self._product_model
+        return teacher
+
     def warm(self) -> None:
         """Run every shape that a search can bring once."""
         self._query_model.warm(int(self.description["max_query_tokens"]))
@@ -83,6 +90,13 @@ class Encoder:
         """Unit vectors of normalised product texts, float32 [n, dimension]. Raises EncoderUnavailable."""
         encode, prefix = self._product_tokens.encode, self._product_prefix
         return self._product_model.encode([encode(prefix + text).ids for text in texts])
+
+
+def product_side(description: Mapping[str, Any]) -> tuple[Any, ...]:
+    """All of a description that a product's vector depends on: versions that agree in it can share vectors."""
+    digests = description["sha256"]
+    settings = (description.get(key) for key in ("dimension", "max_product_tokens", "product_prefix", "precision"))
+    return (digests.get(PRODUCT_MODEL, digests[MODEL]), digests[TOKENIZER], *settings)
 
 
 def _description(folder: Path) -> dict[str, Any]:

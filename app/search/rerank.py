@@ -20,20 +20,20 @@ from app.search.features import LEGS, NAMES, Features
 from app.types import TIER_HYBRID, TIER_LEXICAL, Rows
 
 TIER_DENSE = "dense"
-FULL, STATIC = "full", "static"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """How one profile ranks. `depth`: products a leg may bring. `floor`: least dense score that makes a result.
-    `encoder`: of queries; full is the network, static the table that was fitted to the version."""
+    `static`: of a query's vector, the share that is looked up in the table fitted to the version; the rest is computed
+    by the network (0: all of it)."""
 
     name: str
     depth: int
     floor: float
     weights: tuple[float, ...]
     link: Link
-    encoder: str = FULL
+    static: float = 0.0
 
     @property
     def uses_dense(self) -> bool:
@@ -42,6 +42,11 @@ class Profile:
     @property
     def uses_words(self) -> bool:
         return any(weight != 0.0 for weight in self.weights[1:LEGS])
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether a query's vector needs no run of the network."""
+        return self.static == 1.0
 
     @property
     def reach(self) -> int:
@@ -85,7 +90,7 @@ class Ranking:
                     "floor": one.floor,
                     "weights": dict(zip(NAMES, one.weights, strict=True)),
                     "link": one.link.to_json(),
-                    "encoder": one.encoder,
+                    "static": one.static,
                 }
                 for name, one in self.profiles.items()
             }
@@ -132,7 +137,7 @@ def _profile(name: str, value: Any) -> Profile:
         raise ValueError(f"weights of profile {name}")
     if not 1 <= depth <= 10_000 or not np.isfinite(floor):
         raise ValueError(f"depth or floor of profile {name}")
-    encoder = value.get("encoder", FULL)
-    if encoder not in (FULL, STATIC):
-        raise ValueError(f"encoder of profile {name}")
-    return Profile(name, depth, floor, weights, Link.from_json(value["link"]), encoder)
+    static = float(value["static"])
+    if not 0.0 <= static <= 1.0:
+        raise ValueError(f"static share of profile {name}")
+    return Profile(name, depth, floor, weights, Link.from_json(value["link"]), static)

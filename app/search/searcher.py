@@ -28,8 +28,8 @@ from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.relax import Relaxed, nothing_left, relaxations
-from app.search.rerank import STATIC, Profile, Ranked, Ranking, contributions, rank, raw_scores
-from app.search.static import StaticEncoder
+from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
+from app.search.static import StaticEncoder, blended
 from app.search.understand import corrected
 from app.search.whynot import WhyNotJob
 from app.types import (
@@ -116,7 +116,7 @@ class Searcher:
         classifier: Classifier | None = None,
         static: StaticEncoder | None = None,
     ) -> None:
-        """`static` is there where a profile of the ranking asks for it."""
+        """`static` is there where a profile of the ranking asks for it; without it queries are encoded in full."""
         self.collection = collection
         self.version = version
         self.catalog = catalog
@@ -133,14 +133,17 @@ class Searcher:
         return to_query(request, self.catalog.schema, self.ranking, self.correct)
 
     def query_vectors(self, texts: Sequence[str], profile: Profile) -> Floats:
-        """Vectors of normalised texts by the profile's encoder, float32 [n, dimension]. Raises EncoderUnavailable."""
-        if profile.encoder == STATIC and self.static is not None:
-            return self.static.queries(texts)
-        return self.encoder.queries(texts)
+        """Vectors of normalised texts as the profile wants them, float32 [n, dimension]. Raises EncoderUnavailable."""
+        if self.static is None or not profile.static:
+            return self.encoder.queries(texts)
+        looked_up = self.static.queries(texts)
+        return looked_up if profile.looked_up else blended(self.encoder.queries(texts), looked_up, profile.static)
 
     def vector_digest(self, profile: Profile) -> str | None:
         """What a query's vector depends on besides its text; None where it is sooner made than remembered."""
-        return self.encoder.digest if profile.uses_dense and profile.encoder != STATIC else None
+        if not profile.uses_dense or profile.looked_up:
+            return None
+        return f"{self.encoder.digest} {self.version}" if profile.static else self.encoder.digest
 
     def search(self, jobs: Sequence[SearchJob]) -> None:
         """All stages after the queue, for a batch. Each job ends with an answer or an error."""
@@ -254,8 +257,8 @@ class Searcher:
         """Jobs that are embedded in one call: those of one encoder where it batches, else each by itself."""
         if not self.encoder.batches:
             return [[job] for job in jobs]
-        looked_up = [job for job in jobs if job.query.profile.encoder == STATIC]
-        computed = [job for job in jobs if job.query.profile.encoder != STATIC]
+        looked_up = [job for job in jobs if job.query.profile.looked_up]
+        computed = [job for job in jobs if not job.query.profile.looked_up]
         return [group for group in (looked_up, computed) if group]
 
     def _embed_together(self, jobs: list[SearchJob]) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
 
 from app.search.embed import Encoder
 from scripts.cli import main as aisle
@@ -19,42 +16,29 @@ from tests import tiny
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 from models import distill  # noqa: E402
-from models.bert import BertConfig, BertEncoder  # noqa: E402
+from models.bert import BertEncoder  # noqa: E402
 from models.distill import Recipe, Sources  # noqa: E402
+from tests.models.checkpoints import tiny_checkpoint  # noqa: E402
 
 TITLES = [str(row["title"]).lower() for row in tiny.products(40)]
+SOURCES = Sources([(title, title) for title in TITLES])
+STORED = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
 RECIPE = Recipe(layers=(0, 2), epochs=3, batch=16, rate=2e-3)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A three-layer BERT with seeded random weights over the words of the tiny catalogue."""
-    folder = tmp_path_factory.mktemp("teacher")
-    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789é-"
-    words = [*marks, *letters, *(f"##{one}" for one in letters), *sorted({w for t in TITLES for w in t.split()})]
-    tokenizer = Tokenizer(WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer()
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    sizes = {
-        "vocab_size": len(words), "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "intermediate_size": 128, "max_position_embeddings": 160,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_act": "gelu", **sizes}))
-    torch.manual_seed(3)
-    save_file(BertEncoder(BertConfig(**sizes)).state_dict(), folder / "model.safetensors")
-    return folder
+    return tiny_checkpoint(tmp_path_factory.mktemp("teacher"), TITLES)
 
 
 def _train(checkpoint: Path, work: Path, recipe: Recipe = RECIPE) -> tuple[BertEncoder, list[float]]:
-    texts = distill.training_texts(Sources(TITLES, [], []), 200, 0)
+    texts = distill.training_texts(SOURCES, 200, 0)
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
-    return distill.distill(BertEncoder.from_checkpoint(checkpoint), tokenizer, texts, recipe, work)
+    return distill.distill(BertEncoder.from_checkpoint(checkpoint), tokenizer, texts, STORED, recipe, work)
 
 
 def _same(one: BertEncoder, other: BertEncoder) -> bool:
@@ -88,11 +72,16 @@ def test_more_layers_than_the_teacher_has_are_refused() -> None:
 
 def test_training_texts_are_short_different_and_the_same_again() -> None:
     """Spans of the sources, queries among them, some with a slip; another seed gives others."""
-    sources = Sources(TITLES, [" ".join(TITLES)], ["quiet kettle for two"])
-    texts = distill.training_texts(sources, 300, 0)
-    assert len(texts) == len(set(texts)) == 300
+    sources = Sources([*SOURCES.products, ("", " ".join(TITLES))], ["quiet kettle for two"])
+    drawn = distill.training_texts(sources, 300, 0)
+    texts = drawn.texts
+    assert len(texts) == len(set(texts)) == len(drawn.owners) == 300
     assert "quiet kettle for two" in texts and all(1 <= len(text.split()) <= 20 for text in texts)
-    assert texts == distill.training_texts(sources, 300, 0) != distill.training_texts(sources, 300, 1)
+    assert drawn == distill.training_texts(sources, 300, 0) != distill.training_texts(sources, 300, 1)
+    assert drawn.owners[texts.index("quiet kettle for two")] == -1
+    whole = [" ".join(part) for part in sources.products]
+    taken = [text in whole[owner] for text, owner in zip(texts, drawn.owners, strict=True) if owner >= 0]
+    assert 0.6 < np.mean(taken) < 1.0  # the others have a slip
     known = {word for title in TITLES for word in title.split()}
     unknown = [text for text in texts if not set(text.split()) <= known | {"quiet", "kettle", "for", "two"}]
     assert 0 < len(unknown) < 100
@@ -119,6 +108,16 @@ def test_a_student_comes_nearer_to_its_teacher(checkpoint: Path, tmp_path: Path)
     before = (distill.encode(distill.student_of(teacher, (0, 2)), ids) * wanted).sum(1).mean()
     after = (distill.encode(student, ids) * wanted).sum(1).mean()
     assert losses[-1] < 0.7 * losses[0] and after > before
+
+
+def test_a_text_is_drawn_towards_the_product_it_was_taken_from(checkpoint: Path, tmp_path: Path) -> None:
+    """By the recipe's weight, at unit length; a text of no product keeps the teacher's vector, and weight changes what
+    is learnt."""
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    drawn = distill._drawn(targets, [0, -1], torch.tensor([[0.0, 5.0]]), 1.0)
+    assert torch.allclose(drawn, torch.tensor([[0.5**0.5, 0.5**0.5], [1.0, 0.0]]))
+    students = [_train(checkpoint, tmp_path / str(w), replace(RECIPE, catalogue_weight=w))[0] for w in (0.0, 1.0)]
+    assert not _same(*students)
 
 
 def test_a_killed_run_goes_on_to_the_same_student(

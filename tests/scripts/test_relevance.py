@@ -18,7 +18,8 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, .
     for name in (
         "app/search/features.py",
         "models/relevance/run.py",
-        "models/weights/all-MiniLM-L6-v2-int8/encoder.json",
+        "models/weights/MiniLM-L2-distilled-int8/encoder.onnx",
+        "models/weights/MiniLM-L2-distilled-int8/product_encoder.onnx",
     ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("1")
@@ -53,9 +54,12 @@ def test_vectors_of_another_encoder_are_not_asked_for(builds: list[tuple[str, ..
     """`--reuse` would be refused, and no figure be made until somebody removed the folder."""
     shop = relevance.Judged("shop", Path(), "a shop", ())
     relevance._build(shop)
-    Path("models/weights/all-MiniLM-L6-v2-int8/encoder.json").write_text("2")
+    (relevance.ENCODER / "encoder.onnx").write_text("2")
     relevance._build(shop)
-    assert len(builds) == 2 and "--reuse" not in builds[1]
+    assert len(builds) == 2 and "--reuse" in builds[1]  # of queries alone
+    (relevance.ENCODER / "product_encoder.onnx").write_text("2")
+    relevance._build(shop)
+    assert len(builds) == 3 and "--reuse" not in builds[2]
 
 
 @pytest.mark.parametrize("only", ["ecsi", "zh"])

@@ -58,7 +58,7 @@ class Suite:
             query = searcher.query(SearchRequest(typed, profile=profile))
             assert query.text is not None
             words = searcher.words.parse(query.text)
-            vector = searcher.encoder.queries([query.text])[0] if query.profile.uses_dense else None
+            vector = searcher.query_vectors([query.text], query.profile)[0] if query.profile.uses_dense else None
             rows = searcher.rank(searcher.result_set(query, words, vector).rows, words, vector, query.profile).rows[:10]
             rankings[name] = [(searcher.catalog.id(int(row)), -float(place)) for place, row in enumerate(rows)]
         judged = self.qrels.restrict(list(texts))
