@@ -44,7 +44,7 @@ ifdef MY_TURN
 $(shell for venv in $(VENV) $(TRAIN_VENV); do if test -e $$venv/.installing; then rm -rf $$venv; fi; done)
 endif
 
-.PHONY: help install bundles run test deep bench relevance check up model lock clean
+.PHONY: help install bundles run test deep bench relevance check up model student lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -92,6 +92,13 @@ model: ## export the shipped encoder anew from its base (TRAIN_PYTHON= for an en
 	@+$(if $(TRAIN_PYTHON),,$(ALONE) $(TRAINING))
 	@$(or $(TRAIN_PYTHON),$(TRAIN_VENV)/bin/python) -m models.fetch_base build/base
 	@$(or $(TRAIN_PYTHON),$(TRAIN_VENV)/bin/python) -m models.export build/base models/weights/all-MiniLM-L6-v2-int8 $(ARGS)
+
+student: ## distil the shipped query encoder anew into build/student: minutes of a GPU, half a day of a core
+	@+$(if $(TRAIN_PYTHON),,$(ALONE) $(TRAINING))
+	@$(or $(TRAIN_PYTHON),$(TRAIN_VENV)/bin/python) -m models.fetch_base build/base
+	@$(or $(TRAIN_PYTHON),$(TRAIN_VENV)/bin/python) -m scripts.cli distill data/esci/products.jsonl.gz \
+		data/retail/products.jsonl.gz --teacher build/base --queries data/esci/train_positives.queries.tsv \
+		--texts 400000 --epochs 8 --batch 512 --rate 1e-3 --seed 0 --out build/student $(ARGS)
 
 lock: ## compile requirements/*.lock from pyproject.toml (ARGS=--upgrade for the newest versions)
 	@+$(ALONE) $(TESTING)

@@ -25,7 +25,7 @@ from models.relevance import Gain, Qrels, Queries, Run, fit_link
 
 FAST = "fast"
 STATIC_SHARE = 0.35
-"""Between a fifth and a half nothing can be told apart; see docs/decisions/reranker.md."""
+"""Between none and a half little can be told apart; see docs/decisions/reranker.md."""
 _CUT = 10
 Floats = npt.NDArray[np.float64]
 
@@ -157,7 +157,7 @@ class _Judged:
 def fit_profile_link(examined: Mapping[str, Examined], query_ids: Iterable[str], profile: Profile, gain: Gain) -> Link:
     """Platt's link over the judged pairs of the queries, each pair weighing the same; of a query's clarity it is shown
     what the profile's own legs will show it. Raises ValueError where nothing is judged, or everything alike."""
-    shown = (profile.uses_words, profile.uses_words, profile.uses_dense)
+    shown = (profile.uses_words, profile.uses_words, profile.uses_dense, profile.uses_dense)
     raws, labels, clarity = [], [], []
     for query_id in query_ids:
         one = examined[query_id]

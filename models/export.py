@@ -25,9 +25,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from app.search.probes import KEY as PROBES
+from app.search.probes import Probes
 from models.bert import BertEncoder, weights_file
 from models.graph import OPSET, ExportError, Precision, fuse, lower, trace
 from models.parity import (
+    PROBE_TEXTS,
     SAMPLE,
     Encode,
     Ids,
@@ -39,9 +42,6 @@ from models.parity import (
     onnx_encoder,
     token_ids,
 )
-from models.probes import KEY as PROBES
-from models.probes import TEXTS as PROBE_TEXTS
-from models.probes import Probes
 
 MAX_FP32_DIFFERENCE = 1e-4
 MIN_OVERLAP = 0.9

@@ -23,11 +23,11 @@ from models.out_of_fold import folded, run_over
 from models.relevance import Gain, Qrels, Queries, Run
 from models.variant import variant
 
-FULL = "full encoder"
 DENSE_OWN, DENSE_FULL = "dense, query encoder alone", "dense, full encoder alone"
-TIERS = ("lexical", FAST, "default", FULL)
-"""From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search; the last is the default with its
-queries by the encoder that a distilled one was taught to follow, where there is one."""
+FULL = "full encoder"
+"""The default with its queries by the encoder that a distilled one was taught to follow, where there is one."""
+TIERS = ("lexical", FAST, "default")
+"""From the cheapest up. The profile `dense`, a leg by itself, is no tier of a search."""
 RRF_K = 60
 _BLENDED = 1_000  # the depth that min-max is taken over, and of the fused list
 _ROUNDS = 5

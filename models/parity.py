@@ -15,6 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from app.index.analysis import normalize_text
+
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Encode = Callable[[Ids, Ids], Vectors]
@@ -50,6 +52,9 @@ SAMPLE = (
     "Dimensions 11 x 14 x 12 inch, 120 V, 1700 W. One year warranty and service from the manufacturer. "
     "Fries vegetables, chicken wings, salmon and frozen food with up to 85% less oil than a deep fryer."),
 )  # fmt: skip
+
+PROBE_TEXTS = tuple(normalize_text(text) for text in SAMPLE[::5])
+"""What the description of an encoder holds its network's vectors of (app.search.probes)."""
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,6 @@ def _told(
     steps = [name for name in TIERS if name in found]
     climbed = [one for below, above in pairwise(steps) for one in compare_all(found[below], [found[above]], COMPARED)]
     best = {metric: max(blends.values(), key=lambda blend: blend.mean(metric)) for metric in COMPARED}
-    if FULL in found:
-        climbed += compare_all(found[DENSE_FULL], [found[DENSE_OWN]], COMPARED)
     against = [one for metric in COMPARED for one in compare_all(best[metric], [default], (metric,))]
     shown = {
         "tiers": _figures(found, timed),
@@ -92,6 +90,10 @@ def _told(
         "fixed blends": _figures(blends, {}),
         "default against the best fixed blend of each metric": comparison_table(against),
     }
+    if FULL in found:
+        pairs = ((FULL, "default"), (DENSE_FULL, DENSE_OWN))
+        beside = [one for full, own in pairs for one in compare_all(found[full], [found[own]], COMPARED)]
+        shown["the distilled query encoder against the full one"] = comparison_table(beside)
     if less:
         made = [one for metric in COMPARED for one in compare_all(default, list(less.values()), (metric,))]
         shown["default with one part less"] = comparison_table(made)

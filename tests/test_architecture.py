@@ -28,7 +28,7 @@ ALLOWED = {
 }
 HOMES = {
     "redis": {"app/search/cache_link.py"},
-    "onnxruntime": {"app/runtime/onnx.py"},
+    "onnxruntime": {"app/runtime/onnx.py", "app/runtime/onnx_cuda.py"},
     "faiss": {"app/index/dense.py"},
     "tokenizers": {"app/search/embed.py"},
     "uvicorn": {"app/main.py", "app/api/protocol.py"},

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
-from app.index.dense_kernels import dot_rows, mean_cosine, top_rows
+from app.index.dense_kernels import dot_rows, top_rows
 from app.types import Floats, Mask, Rows
 
 # One search, one thread: the other cores serve other searches. OpenMP keeps its number per thread, so it has to be told
@@ -60,10 +60,6 @@ class VectorIndex(Protocol):
 
     def vector(self, row: int) -> Floats:
         """The stored vector of one row, float32 [dimension]."""
-        ...
-
-    def coherence(self, rows: Rows) -> float:
-        """Mean cosine of the rows' stored vectors with each other, themselves included; 0 for no rows."""
         ...
 
 
@@ -168,9 +164,6 @@ class FaissIndex:
         stored: Floats = self._codes[row].view(np.float16).astype(np.float32)
         return stored
 
-    def coherence(self, rows: Rows) -> float:
-        return mean_cosine(self._codes, rows)
-
 
 def _storage(index: Any) -> Any:
     return faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
@@ -210,10 +203,3 @@ class ExactIndex:
     def vector(self, row: int) -> Floats:
         stored: Floats = self._vectors[row]
         return stored
-
-    def coherence(self, rows: Rows) -> float:
-        if not len(rows):
-            return 0.0
-        chosen = self._vectors[rows].astype(np.float64)
-        directions = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
-        return float((directions @ directions.T).mean())

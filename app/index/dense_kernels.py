@@ -34,35 +34,6 @@ def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
     return rows[order], scores[order]
 
 
-def mean_cosine(codes: npt.NDArray[np.uint16], rows: Rows) -> float:
-    """Mean cosine of the rows' vectors with each other, themselves included: the squared length of the mean of their
-    directions. 0 for no rows."""
-    return float(_mean_cosine(codes, rows)) if len(rows) else 0.0
-
-
-@compiled
-def _mean_cosine(codes: npt.NDArray[np.uint16], rows: Rows) -> np.float64:
-    dimension = codes.shape[1]
-    bits = np.empty(dimension, np.int32)
-    values = bits.view(np.float32)
-    total = np.zeros(dimension, np.float64)
-    for i in range(rows.shape[0]):
-        squares = 0.0
-        for j in range(dimension):
-            half = np.int32(codes[rows[i], j])
-            bits[j] = ((half & 0x7FFF) << 13) | ((half & 0x8000) << 16)
-        for j in range(dimension):
-            value = np.float64(values[j]) * _HALF_TO_SINGLE
-            squares += value * value
-        length = max(np.sqrt(squares), 1e-12)
-        for j in range(dimension):
-            total[j] += np.float64(values[j]) * _HALF_TO_SINGLE / length
-    mean = np.float64(0.0)
-    for j in range(dimension):
-        mean += total[j] * total[j]
-    return np.float64(mean / rows.shape[0] ** 2)
-
-
 @partial(compiled, fastmath=True)
 def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: Floats) -> None:
     dimension = query.shape[0]

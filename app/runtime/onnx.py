@@ -3,15 +3,16 @@
 On a CPU every text runs alone: dynamic int8 quantises activations per tensor, so a vector would otherwise depend on
 its batch mates (cosine 0.98 to 0.99 between alone and in a batch of 16), and a batch brings almost no speed there. One
 intra-op thread a session call: with int8 a second thread makes one query slower, and the second core serves another
-query meanwhile. On a GPU texts are padded to a fixed grid of shapes, because every new shape is slow once; but for a
-model of dynamic int8, whose vectors would depend on batch mates and padding there as well: fp16 or fp32 is what belongs
-on a GPU.
+query meanwhile. On a GPU texts are padded to a fixed grid of shapes, because every new shape is slow once, and each
+shape is captured as a CUDA graph; not so a model of dynamic int8, whose vectors would depend on batch mates and padding
+there as well: fp16 or fp32 is what belongs on a GPU.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -25,10 +26,13 @@ from app.types import Floats
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from app.runtime.onnx_cuda import OPTIONS as CUDA_OPTIONS
+from app.runtime.onnx_cuda import CudaShapes
+
 Provider = Literal["auto", "cpu", "cuda"]
 Tokens = npt.NDArray[np.int64]  # [batch, tokens]
 _GRID_TOKENS = (8, 16, 32, 64, 128, 256, 512)
-_GRID_BATCH = (1, 2, 4, 8, 16, 32, 64)
+_GRID_BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class OnnxEncoder:
@@ -46,7 +50,7 @@ class OnnxEncoder:
         # A spinning pool burns the core that the next query wants; with one thread there is no pool to wake anyway.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        self._session = _session(path, options, _providers(provider))
+        self._session, self.captured = _session(path, options, _providers(provider), graphs=not alone)
         self._alone = alone
         taken = self._session.get_providers()[0]
         self.provider = "cuda" if taken == "CUDAExecutionProvider" else "cpu"
@@ -58,6 +62,8 @@ class OnnxEncoder:
         shape = self._session.get_outputs()[0].shape
         if len(shape) != 2:
             raise CorruptPart(f"{path.name}: output has shape {shape}, expected [batch, dimension]")
+        fixed = self.batches and isinstance(shape[1], int)
+        self._shapes = CudaShapes(self._session, shape[1]) if fixed else None
 
     @property
     def batches(self) -> bool:
@@ -103,15 +109,17 @@ class OnnxEncoder:
         tokens = _fit(max(len(ids) for ids in chunk), _GRID_TOKENS)
         batch = _fit(len(chunk), _GRID_BATCH)
         ids = np.zeros((batch, tokens), dtype=np.int64)
-        mask = np.zeros((batch, tokens), dtype=np.int64)
-        mask[len(chunk) :, 0] = 1  # an empty row would divide by zero in the mean pooling
-        for row, sequence in enumerate(chunk):
-            ids[row, : len(sequence)] = sequence
-            mask[row, : len(sequence)] = 1
-        return self._run(ids, mask)[: len(chunk)]
+        lengths = np.ones(batch, dtype=np.int64)  # an empty row would divide by zero in the mean pooling
+        lengths[: len(chunk)] = [len(sequence) for sequence in chunk]
+        mask = np.arange(tokens) < lengths[:, None]
+        held = mask[: len(chunk)]
+        ids[: len(chunk)][held] = np.fromiter(chain.from_iterable(chunk), np.int64, int(lengths[: len(chunk)].sum()))
+        return self._run(ids, mask.astype(np.int64))[: len(chunk)]
 
     def _run(self, ids: Tokens, mask: Tokens) -> Floats:
         try:
+            if self._shapes is not None:
+                return self._shapes.run(ids, mask)
             output = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         except Exception as error:
             raise EncoderUnavailable(f"the encoder failed: {type(error).__name__}") from error
@@ -119,20 +127,32 @@ class OnnxEncoder:
         return vectors
 
 
-def _session(path: Path, options: ort.SessionOptions, providers: list[str]) -> ort.InferenceSession:
+def _session(
+    path: Path, options: ort.SessionOptions, providers: list[str], *, graphs: bool
+) -> tuple[ort.InferenceSession, bool]:
+    """The session, and whether its shapes can be captured as CUDA graphs."""
+    cuda = providers[0] == "CUDAExecutionProvider"
+    given = [{**CUDA_OPTIONS, "enable_cuda_graph": str(int(graphs))} if cuda else {}, {}][: len(providers)]
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        session = ort.InferenceSession(str(path), options, providers=providers, provider_options=given)
     except Exception as error:
+        if cuda and graphs:  # some node of the model cannot run on the device
+            return _session(path, options, providers, graphs=False)
         if len(providers) > 1:  # the model's fault or the device's (onnxruntime issue 21424)? The CPU tells.
-            return _session(path, options, providers[1:])
+            return _session(path, options, providers[1:], graphs=False)
         raise CorruptPart(f"{path.name}: ONNX Runtime refused it: {type(error).__name__}") from error
     # Else ONNX Runtime moves a session whose provider fails to the CPU for good, and nobody is told.
     session.disable_fallback()
-    return session
+    return session, cuda and graphs
+
+
+def cuda_is_built_in() -> bool:
+    """Whether this ONNX Runtime knows CUDA at all; whether a device can start is another question."""
+    return "CUDAExecutionProvider" in ort.get_available_providers()
 
 
 def _providers(wanted: Provider) -> list[str]:
-    if wanted == "cpu" or "CUDAExecutionProvider" not in ort.get_available_providers():
+    if wanted == "cpu" or not cuda_is_built_in():
         return ["CPUExecutionProvider"]
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds the CUDA libraries that came as wheels, so no CUDA base image is needed

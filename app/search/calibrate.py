@@ -1,9 +1,9 @@
 """Stage 8: a raw score becomes the probability that the product is relevant.
 
 The raw score compares products for one query; how likely its products are to be relevant at all depends on the query,
-too. Two things tell of that (query performance prediction: Cronen-Townsend et al. 2002, Shtok et al. 2012): one product
-far ahead of the fortieth is a find, while forty that answer the words alike are the accessories of something else; and
-products that are near the query but unlike each other are near it by chance.
+too. Three things tell of that (query performance prediction: Cronen-Townsend et al. 2002, Shtok et al. 2012): one
+product far ahead of the fortieth is a find, while forty that answer the words alike are the accessories of something
+else; the same goes for the spread of the forty nearest; a query whose two readings disagree is understood by neither.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ import numpy.typing as npt
 
 from app.types import Floats
 
-CLARITY = ("words_best", "words_fortieth", "coherence")
-"""What a link may know of a query as a whole, by its unfiltered lists: the best and the fortieth score of the lexical
-one, and how much the forty nearest products resemble each other; 0 where a list was not asked for, or is shorter."""
+CLARITY = ("words_best", "words_fortieth", "agreement", "spread")
+"""What a link may know of a query as a whole, by its vector and its unfiltered lists: the best and the fortieth score
+of the lexical one; the vector's length, less than 1 as far as its readings disagree; and the standard deviation of the
+forty best dense scores. 0 where a list was not asked for, or is shorter."""
 NEAREST = 40
 NO_CLARITY = (0.0,) * len(CLARITY)
 Clarity = tuple[float, ...]
 
 
-def clarity_of(words: Floats, coherence: float) -> Clarity:
-    """The CLARITY of a query by its lexical scores, best first, and its coherence."""
+def clarity_of(words: Floats, vector: Floats | None, near: Floats) -> Clarity:
+    """The CLARITY of a query by its lexical and its dense scores, best first, and its vector."""
     best = float(words[0]) if len(words) else 0.0
-    return best, float(words[NEAREST - 1]) if len(words) >= NEAREST else 0.0, coherence
+    fortieth = float(words[NEAREST - 1]) if len(words) >= NEAREST else 0.0
+    length = 0.0 if vector is None else math.sqrt(float(np.dot(vector, vector)))
+    return best, fortieth, length, float(near[:NEAREST].std()) if len(near) >= NEAREST else 0.0
 
 
 @dataclass(frozen=True, slots=True)

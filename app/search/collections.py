@@ -25,7 +25,7 @@ from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.classify import classifier_of
-from app.search.embed import Encoder
+from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
 from app.search.rerank import Ranking
 from app.search.searcher import RescoreJob, Searcher, SearchJob
 from app.search.static import StaticEncoder
@@ -52,16 +52,29 @@ class Encoders:
     """Loaded encoders by digest, so that versions and collections with the same model share one session. One that no
     version uses any more is let go."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, *, checked: bool = False) -> None:
+        """`checked` encoders must make the vectors on this machine that their network made; the gate sees to it itself,
+        and says more."""
         self._provider = provider
+        self._checked = checked
         self._loaded: WeakValueDictionary[tuple[str, ...], Encoder] = WeakValueDictionary()
 
     def load(self, folder: Path, manifest: bundle.Manifest) -> Encoder:
-        names = ("encoder.onnx", "product_encoder.onnx", "tokenizer.json", "encoder.json")
+        names = (MODEL, PRODUCT_MODEL, *HALF.values(), TOKENIZER, DESCRIPTION)
         key = tuple(manifest.parts[name][0] for name in names if name in manifest.parts)
         encoder = self._loaded.get(key)
         if encoder is None:
-            encoder = self._loaded[key] = Encoder(folder, self._provider)
+            encoder = self._loaded[key] = self._trusted(folder)
+        return encoder
+
+    def _trusted(self, folder: Path) -> Encoder:
+        """An encoder that makes here what its network made, else the CPU's where a GPU strays and nobody insisted."""
+        encoder = Encoder(folder, self._provider)
+        if self._checked and (strayed := encoder.strayed()):
+            if encoder.provider == "cpu" or self._provider != "auto":
+                raise CorruptPart(f"{MODEL}: {strayed}")
+            _log.warning("%s; the CPU takes its place", strayed)
+            return Encoder(folder, "cpu")
         return encoder
 
 
@@ -119,7 +132,7 @@ def golden_answers(searcher: Searcher, texts: list[str]) -> list[dict[str, Any]]
     for text in texts:
         query = searcher.query(SearchRequest(text))
         words = searcher.words.parse(query.text or "")
-        vector = searcher.encoder.queries([query.text or ""])[0]
+        vector = searcher.query_vectors([query.text or ""], query.profile)[0]
         candidates = searcher.result_set(query, words, vector)
         ranked = searcher.rank(candidates.rows, words, vector, query.profile)
         answers.append({"query": text, "ids": [searcher.catalog.id(int(row)) for row in ranked.rows[:10]]})
@@ -151,7 +164,7 @@ def _warm_beside(searcher: Searcher, text: str) -> None:
     for."""
     searcher.words.spelling.nearest("warmth", 1)
     query = searcher.query(SearchRequest(text, explain=True))
-    vector = searcher.encoder.queries([query.text or ""])[0]
+    vector = searcher.query_vectors([query.text or ""], query.profile)[0]
     vector.flags.writeable = False
     searcher.search([SearchJob(searcher, query, perf_counter(), vector=vector)])
     searcher.rescore(RescoreJob(searcher, query.text or "", query.profile, [RescoreCandidate(text=text)]))
@@ -162,7 +175,7 @@ class Collections:
 
     def __init__(self, root: Path, provider: Provider) -> None:
         self._root = root
-        self._encoders = Encoders(provider)
+        self._encoders = Encoders(provider, checked=True)
         self._served: dict[str, Served] = {}
         self._refused: dict[str, str] = {}
         self._follower: asyncio.Task[None] | None = None

@@ -12,13 +12,19 @@ from tokenizers import Tokenizer
 
 from app.errors import CorruptPart
 from app.index.bundle import file_digest
-from app.runtime.onnx import OnnxEncoder, Provider
+from app.runtime.onnx import OnnxEncoder, Provider, cuda_is_built_in
+from app.search.probes import Probes, cosines
 from app.types import Floats
 
 MODEL = "encoder.onnx"
 PRODUCT_MODEL = "product_encoder.onnx"
+HALF = {MODEL: "encoder.fp16.onnx", PRODUCT_MODEL: "product_encoder.fp16.onnx"}
+"""The same weights for a GPU, by the file they stand in for; there where the version was built with --gpu."""
 TOKENIZER = "tokenizer.json"
 DESCRIPTION = "encoder.json"
+LEAST_COSINE = {"int8": 0.98, "fp16": 0.999, "fp32": 0.999}
+"""Mean cosine to the fp32 network, by precision; a byte a number is kept of the probes, which costs 0.0001."""
+_TOGETHER = 16  # texts from which on the tokenizer's own threads pay
 _MOST = 65_536  # numbers of a vector, tokens of a text
 
 
@@ -30,13 +36,13 @@ class Encoder:
         `encoder.json`, which holds their digests. Raises CorruptPart when they do not fit together."""
         self.description: dict[str, Any] = _description(folder)
         self.dimension: int = self.description["dimension"]
-        # Of everything that a vector depends on, prefixes and limits too: cached vectors are kept under it.
-        self.digest = file_digest(folder / DESCRIPTION)
-        alone = self.description.get("precision") == "int8"
-        self._query_model = self._product_model = OnnxEncoder(folder / MODEL, provider, alone=alone)
+        self._query_model, self.precision = _model(folder, MODEL, provider, self.description)
+        self._product_model = self._query_model
         if (folder / PRODUCT_MODEL).exists():
-            self._product_model = OnnxEncoder(folder / PRODUCT_MODEL, provider, alone=alone)
+            self._product_model, _ = _model(folder, PRODUCT_MODEL, provider, self.description)
         self.provider = self._query_model.provider
+        # Of everything that a vector depends on, prefixes and limits too: cached vectors are kept under it.
+        self.digest = f"{file_digest(folder / DESCRIPTION)} {self.precision}"
         # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
         self._query_tokens = _tokenizer(folder, self.description["max_query_tokens"])
         self._product_tokens = _tokenizer(folder, self.description["max_product_tokens"])
@@ -55,6 +61,21 @@ class Encoder:
         teacher = copy(self)
         teacher._query_model = self._product_model
         return teacher
+
+    def strayed(self) -> str | None:
+        """Where this machine makes other vectors than the network that was exported, within the bounds of its
+        precision, a sentence that says how far; None where it does not, or where no probes tell."""
+        probes = Probes.of(self.description)
+        if probes is None:
+            return None
+        mean = float(cosines(self.queries(probes.texts), probes.vectors).mean())
+        least = LEAST_COSINE.get(self.precision, LEAST_COSINE["int8"])
+        if mean >= least:
+            return None
+        return (
+            f"{self.precision} on this machine's {self.provider} gives other vectors than the network itself: "
+            f"mean cosine {mean:.4f} over {len(probes.texts)} texts, the least is {least}"
+        )
 
     def warm(self) -> None:
         """Run every shape that a search can bring once."""
@@ -83,13 +104,28 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
-        encode, prefix = self._query_tokens.encode, self._query_prefix
-        return self._query_model.encode([encode(prefix + text).ids for text in texts])
+        return self._query_model.encode(_token_ids(self._query_tokens, self._query_prefix, texts))
 
     def products(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised product texts, float32 [n, dimension]. Raises EncoderUnavailable."""
-        encode, prefix = self._product_tokens.encode, self._product_prefix
-        return self._product_model.encode([encode(prefix + text).ids for text in texts])
+        return self._product_model.encode(_token_ids(self._product_tokens, self._product_prefix, texts))
+
+
+def _token_ids(tokenizer: Tokenizer, prefix: str, texts: Sequence[str]) -> list[list[int]]:
+    if len(texts) < _TOGETHER:
+        return [tokenizer.encode(prefix + text).ids for text in texts]
+    return [one.ids for one in tokenizer.encode_batch_fast([prefix + text for text in texts])]
+
+
+def _model(folder: Path, name: str, provider: Provider, description: Mapping[str, Any]) -> tuple[OnnxEncoder, str]:
+    """The model and its precision: float16 on a GPU, where there is one and the folder has it."""
+    precision = str(description.get("precision"))
+    half = folder / HALF[name]
+    if half.exists() and provider != "cpu" and cuda_is_built_in():
+        model = OnnxEncoder(half, provider)
+        if model.provider == "cuda":
+            return model, "fp16"
+    return OnnxEncoder(folder / name, provider, alone=precision == "int8"), precision
 
 
 def product_side(description: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -105,7 +141,7 @@ def _description(folder: Path) -> dict[str, Any]:
         for key in ("dimension", "max_query_tokens", "max_product_tokens"):
             if not isinstance(value[key], int) or not 1 <= value[key] <= _MOST:
                 raise CorruptPart(f"{DESCRIPTION}: {key} is {value[key]!r}, not 1 to {_MOST}")
-        for name in (MODEL, PRODUCT_MODEL, TOKENIZER):
+        for name in (MODEL, PRODUCT_MODEL, TOKENIZER, *HALF.values()):
             if (folder / name).exists() and file_digest(folder / name) != value["sha256"][name]:
                 raise CorruptPart(f"{name}: not the file that {DESCRIPTION} was written for (its sha256 differs)")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -21,7 +21,7 @@ from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.search import features, respond, retrieve
-from app.search.calibrate import NEAREST, NO_CLARITY, Clarity, clarity_of
+from app.search.calibrate import NO_CLARITY, Clarity, clarity_of
 from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
 from app.search.explain import evidence, explained
@@ -133,7 +133,8 @@ class Searcher:
         return to_query(request, self.catalog.schema, self.ranking, self.correct)
 
     def query_vectors(self, texts: Sequence[str], profile: Profile) -> Floats:
-        """Vectors of normalised texts as the profile wants them, float32 [n, dimension]. Raises EncoderUnavailable."""
+        """Vectors of normalised texts as the profile wants them, float32 [n, dimension], of unit length or, where two
+        readings are blended, shorter. Raises EncoderUnavailable."""
         if self.static is None or not profile.static:
             return self.encoder.queries(texts)
         looked_up = self.static.queries(texts)
@@ -226,7 +227,7 @@ class Searcher:
         if not (needed or profile.link.uses_clarity):
             return NO_CLARITY
         found, near = self._lexical(words, profile, None), self._dense(vector, profile, None)
-        return clarity_of(found.scores, self.vectors.coherence(near.rows[:NEAREST]))
+        return clarity_of(found.scores, vector, near.scores)
 
     def result_set(self, query: Query, words: LexicalQuery | None, vector: Floats | None) -> Candidates:
         """filter ∩ (lexical top-D ∪ dense top-D above the floor), for a query with text."""
@@ -298,7 +299,7 @@ class Searcher:
         if not profile.link.uses_clarity:
             return NO_CLARITY
         found = job.found or retrieve.NO_LEXICAL_HITS
-        return clarity_of(found.scores, self.vectors.coherence(near.rows[:NEAREST]))
+        return clarity_of(found.scores, vector, near.scores)
 
     def _with_fewer_words(self, job: SearchJob) -> SearchAnswer | None:
         """The answer to a shorter query, or to the filter alone, that finds something. Words are alternatives, so only

@@ -59,11 +59,6 @@ class StaticEncoder:
 
 
 def blended(computed: Floats, looked_up: Floats, share: float) -> Floats:
-    """(1 - share) × computed + share × looked up, at unit length, float32 [n, dimension]: two readings of a query that
-    err in different places. Row by row, whoever else is there."""
-    mixed = np.float32(1.0 - share) * computed + np.float32(share) * looked_up
-    for vector in mixed:
-        length = np.sqrt(np.dot(vector, vector))
-        if length > 0:
-            vector /= length
-    return mixed
+    """(1 - share) × computed + share × looked up, float32 [n, dimension]: two readings of a query that err in different
+    places. The less they agree the shorter is the vector, and the less its dot products count beside the words."""
+    return np.float32(1.0 - share) * computed + np.float32(share) * looked_up

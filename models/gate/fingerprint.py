@@ -14,13 +14,13 @@ from app.index.product_text import dense_texts, text_hash
 from app.index.schema import Schema
 from app.search.collections import warm
 from app.search.embed import Encoder
+from app.search.probes import Probes, cosines
 from app.search.searcher import Searcher
 from app.types import Floats, Product
 from models.encode import product_vectors
 from models.gate.limits import Limits
 from models.gate.neighbours import drawn
 from models.gate.verdict import REFUSED, Check
-from models.probes import Probes, cosines
 
 LAYER = "fingerprint"
 HASHES, EMBEDDINGS = "hashes.npy", "embeddings.npy"

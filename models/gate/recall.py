@@ -10,7 +10,7 @@ from app.search.searcher import Searcher
 from app.types import Floats
 from models.gate.limits import Limits
 from models.gate.verdict import Check
-from models.probes import TEXTS
+from models.parity import PROBE_TEXTS as TEXTS
 
 LAYER = "recall"
 PROBES = 50

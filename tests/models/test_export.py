@@ -16,8 +16,8 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from app.search.embed import Encoder
+from app.search.probes import Probes, cosines
 from models.parity import SAMPLE, Parity, Vectors, compare, encode_each, encode_padded, onnx_encoder, token_ids
-from models.probes import Probes, cosines
 
 SHIPPED = Path(__file__).parents[2] / "models" / "weights" / "all-MiniLM-L6-v2-int8"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -157,7 +157,8 @@ def test_a_build_writes_the_table_and_its_check(tiny_bundles: Path) -> None:
     store = BundleStore(tiny_bundles)
     manifest = store.verify(store.current() or "")
     assert TABLE in manifest.parts and manifest.content["static"]["passed"]
-    assert manifest.content["ranking"]["profiles"]["fast"]["encoder"] == "static"
+    assert manifest.content["ranking"]["profiles"]["fast"]["static"] == 1.0
+    assert 0 < manifest.content["ranking"]["profiles"]["default"]["static"] < 1
 
 
 @pytest.mark.parametrize("way", ["off", "failed"])

@@ -8,49 +8,40 @@ import math
 import numpy as np
 import pytest
 
-from app.index.dense import ExactIndex, FaissIndex
 from app.search.calibrate import NO_CLARITY, Link, clarity_of
 from models.relevance import fit_link
 
 
-def test_clarity_is_the_best_and_the_fortieth_word_score_and_the_coherence() -> None:
-    """0 where a list is shorter or was not asked for."""
+def test_clarity_is_what_the_lists_and_the_vector_say() -> None:
+    """The best and the fortieth word score, the vector's length, the spread of the forty nearest; 0 where a list is
+    shorter or was not asked for."""
     long, short = np.linspace(1, 0, 50, dtype=np.float32), np.array([0.7], np.float32)
-    assert clarity_of(long, 0.4) == (1.0, pytest.approx(float(long[39])), 0.4)
-    assert clarity_of(short, 0.0) == (pytest.approx(0.7), 0.0, 0.0)
-    assert clarity_of(short[:0], 0.0) == NO_CLARITY
-
-
-def test_products_that_are_alike_are_coherent() -> None:
-    """Over the very codes that are searched, as brute force has it; the oracle beside the seam agrees."""
-    random = np.random.default_rng(5)
-    vectors = (random.normal(size=(60, 16)) + 2 * (np.arange(60) < 20)[:, None]).astype(np.float32) * 0.2
-    index, exact = FaissIndex.build(vectors), ExactIndex(vectors)
-    alike, mixed = np.arange(20, dtype=np.int32), np.arange(60, dtype=np.int32)
-    for rows in (alike, mixed, alike[:1], alike[:0]):
-        assert index.coherence(rows) == pytest.approx(exact.coherence(rows), abs=1e-6)
-    assert index.coherence(alike) > index.coherence(mixed) + 0.2
-    assert index.coherence(alike[:1]) == pytest.approx(1.0)
+    vector = np.array([0.6, 0.0, 0.8], np.float32) / 2
+    expected = (1.0, pytest.approx(float(long[39])), pytest.approx(0.5), pytest.approx(float(long[:40].std())))
+    assert clarity_of(long, vector, long) == expected
+    assert clarity_of(short, None, short) == (pytest.approx(0.7), 0.0, 0.0, 0.0)
+    assert clarity_of(short[:0], None, short[:0]) == NO_CLARITY
 
 
 def test_the_clarity_of_a_query_moves_all_its_probabilities_and_never_their_order() -> None:
     """The same raw scores, two queries: other probabilities, the same order."""
-    link = Link(3.0, -1.0, True, (0.5, -2.0, 1.0))
+    link = Link(3.0, -1.0, True, (0.5, -2.0, 1.0, 0.0))
     raw = np.linspace(-1, 2, 50)
-    clear, vague = link.probability(raw, (1.0, 0.1, 0.0)), link.probability(raw, (1.0, 0.9, 0.0))
+    clear, vague = link.probability(raw, (1.0, 0.1, 0.0, 7.0)), link.probability(raw, (1.0, 0.9, 0.0, 7.0))
     assert (clear > vague).all() and (np.diff(clear) > 0).all() and (np.diff(vague) > 0).all()
     assert clear[7] == pytest.approx(1 / (1 + math.exp(-(3.0 * raw[7] - 1.0 + 0.5 - 0.2))))
 
 
 def test_a_link_survives_its_json_bit_for_bit() -> None:
     """With and without the weights of clarity, which an inherited link does not have."""
-    for link in (Link(3.1, -0.7, True, (0.1, -0.3, 1e-9)), Link(2.0, 0.5, False)):
+    for link in (Link(3.1, -0.7, True, (0.1, -0.3, 1e-9, 0.0)), Link(2.0, 0.5, False)):
         assert Link.from_json(json.loads(json.dumps(link.to_json()))) == link
     assert "clarity" not in Link(2.0, 0.5, False).to_json()
 
 
 @pytest.mark.parametrize(
-    "clarity", [{"words_best": 1.0}, dict.fromkeys(("words_best", "words_fortieth", "coherence"), float("nan"))]
+    "clarity",
+    [{"words_best": 1.0}, dict.fromkeys(("words_best", "words_fortieth", "agreement", "spread"), float("nan"))],
 )
 def test_a_link_with_half_its_weights_is_refused(clarity: dict[str, float]) -> None:
     """A weight that is missing is not a weight of 0."""

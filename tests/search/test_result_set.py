@@ -73,7 +73,7 @@ class _Oracle:
 
     def _text(self, text: str) -> _Text:
         rows = np.arange(self.count, dtype=np.int32)
-        vector = self.searcher.encoder.queries([text])[0]
+        vector = self.searcher.query_vectors([text], self.profile)[0]
         words = self.searcher.words.scores(self.searcher.words.parse(text), rows)
         dense = self.searcher.vectors.scores(vector, rows)
         titles = self.searcher.words.title_features(self.searcher.words.parse(text), rows)

@@ -49,7 +49,7 @@ class _Oracle:
     def _scores(self, text: str) -> _Scores:
         searcher, profile = self.searcher, self.searcher.ranking.profiles["default"]
         words = searcher.words.parse(text)
-        vector = searcher.encoder.queries([text])[0]
+        vector = searcher.query_vectors([text], profile)[0]
         fields, dense = searcher.words.scores(words, self.rows), searcher.vectors.scores(vector, self.rows)
         titles = searcher.words.title_features(words, self.rows)
         parts = np.column_stack([dense, fields, titles]).astype(np.float64) * np.array(profile.weights)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from app.search.embed import Encoder
-from models.probes import TEXTS, Probes
+from app.search.probes import Probes
+from models.parity import PROBE_TEXTS as TEXTS
 from models.relevance import Qrels, Queries
 from scripts.build import DEFAULT_ENCODER
 from tests import tiny

@@ -13,9 +13,10 @@ import pytest
 from app.index.bundle import BundleStore
 from app.index.dense import FaissIndex
 from app.search.embed import Encoder
+from app.search.probes import KEY, Probes, cosines
 from models.gate import Check, Limits, judge
 from models.gate.fingerprint import _probes
-from models.probes import KEY, TEXTS, Probes, cosines
+from models.parity import PROBE_TEXTS as TEXTS
 from tests.models.gate.shop import Shop, first_token_pooling
 from tests.models.test_export import SHIPPED
 

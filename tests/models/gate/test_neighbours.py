@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.search.probes import cosines
 from models.gate.neighbours import drawn
-from models.probes import cosines
 
 EMBEDDINGS = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float16)
 

@@ -1,8 +1,9 @@
 """Probe embeddings: what an encoder's network says of a few fixed texts, kept in its description at export.
 
 They come from the fp32 network, before it is quantised, and travel in `encoder.json`. Whoever serves the encoder can
-ask it the same texts: a wrong pooling, another vocabulary or weights that were clipped change these vectors wholly,
-also where every product was embedded by the same broken encoder and nothing in the bundle contradicts itself.
+ask it the same texts: a wrong pooling, another vocabulary, weights that were clipped, or a processor on which 8-bit
+products saturate change these vectors wholly, also where every product was embedded by the same broken encoder and
+nothing in the bundle contradicts itself.
 """
 
 from __future__ import annotations
@@ -15,11 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.index.analysis import normalize_text
-from models.parity import SAMPLE
-
 KEY = "probes"
-TEXTS = tuple(normalize_text(text) for text in SAMPLE[::5])
 Vectors = npt.NDArray[np.float32]
 
 
