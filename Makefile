@@ -44,7 +44,7 @@ ifdef MY_TURN
 $(shell for venv in $(VENV) $(TRAIN_VENV); do if test -e $$venv/.installing; then rm -rf $$venv; fi; done)
 endif
 
-.PHONY: help install bundles run test deep bench relevance check up model student lock clean
+.PHONY: help install bundles run test deep bench gpu relevance check up model student lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,9 @@ bench: bundles ## measure the demo collections and the field's usual way beside 
 	@+$(ALONE) $(BENCHING)
 	@mkdir -p artifacts
 	@$(PY) -m tests.bench.bench_search $(ARGS)
+
+gpu: ## prove the encoder on a CUDA device against the CPU and time it (GPU_PYTHON= has onnxruntime-gpu and onnx)
+	@$(or $(GPU_PYTHON),$(PY)) -m tests.bench.bench_gpu $(ARGS)
 
 relevance: ## every relevance figure of BENCHMARKS.md from hashed inputs (ARGS=--check compares, --latency times)
 	@+$(ALONE) $(TESTING)

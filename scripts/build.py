@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.search.collections import GOLDEN, golden_answers
-from app.search.embed import DESCRIPTION, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder, product_side
+from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder, product_side
 from app.search.rerank import Ranking
 from app.search.searcher import Searcher
 from app.search.static import StaticEncoder
@@ -56,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundles", type=Path, required=True, help="folder of versions; made when absent")
     parser.add_argument("--collection", default="default", help="name of the collection (default: default)")
     parser.add_argument("--mapping", type=Path, help="TOML file that maps the catalogue's columns to fields and types")
+    parser.add_argument(
+        "--gpu", action="store_true", help="add the encoder's weights in float16, which a CUDA device serves"
+    )
     parser.add_argument(
         "--encoder", type=Path, default=DEFAULT_ENCODER, help="encoder folder (default: the shipped one)"
     )
@@ -99,6 +103,21 @@ class _Vectors:
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
+    if not arguments.gpu:
+        return _build(arguments, output)
+    try:
+        from models.half import with_half
+    except ImportError as error:
+        raise BadInput("--gpu needs the package onnx: pip install onnx, or aisle's gpu extra") from error
+    with TemporaryDirectory(prefix="aisle-") as folder:
+        try:
+            arguments.encoder = with_half(arguments.encoder, Path(folder))
+        except ValueError as error:
+            raise BadInput(f"--gpu: {arguments.encoder}: {error}") from error
+        return _build(arguments, output)
+
+
+def _build(arguments: argparse.Namespace, output: Output) -> int:
     """Read → text → vectors → indexes → ranking → golden queries → seal → verify → publish."""
     if (arguments.queries is None) != (arguments.qrels is None):
         raise BadInput("--queries and --qrels belong together")
@@ -148,7 +167,7 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         static, checked = _static(arguments, encoder, [title for title, _ in texts], stored, output)
         if static is not None:
             static.save(folder)
-        for name in (MODEL, PRODUCT_MODEL, TOKENIZER, DESCRIPTION):
+        for name in (MODEL, PRODUCT_MODEL, *HALF.values(), TOKENIZER, DESCRIPTION):
             if (arguments.encoder / name).exists():
                 shutil.copyfile(arguments.encoder / name, folder / name)
 

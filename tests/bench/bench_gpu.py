@@ -131,8 +131,7 @@ def measure(folder: Path) -> tuple[dict[str, float | str], list[str]]:
     key = f"a cross-encoder's trunk, 6 layers, {_CANDIDATES} pairs of {_PAIR_TOKENS} tokens"
     figures[f"{key}, p50 ms"], figures[f"{key}, p99 ms"] = np.percentile(spent, (50, 99)).tolist()
     figures["product texts/s"] = rate(gpu.products, sold)
-    unbound = OnnxEncoder(folder / "encoder" / HALF[MODEL], "cuda")
-    unbound._shapes = None
+    unbound = OnnxEncoder(folder / "encoder" / HALF[MODEL], "cuda", alone=True)
     figures["query encoder, 2 layers, no bound shapes: one query, p50 ms"] = float(
         np.median(times(lambda at: unbound.encode([ids[at % len(ids)]]), 500))
     )
