@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         redis_timeout_s=settings.redis_timeout_ms / 1e3,
     )
     batcher: Batcher[Job] = Batcher(
-        process,
+        lambda jobs: process(jobs, batcher.load()),
         workers=settings.workers or usable_cores(),
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,

@@ -93,8 +93,13 @@ BATCH_SIZE = Histogram(
 )
 SKIPPED = Counter(
     "aisle_tickets_skipped_total",
-    "Tickets dropped before work began, by reason (abandoned: nobody waited any more).",
+    "Tickets dropped before work began, by reason (abandoned: nobody waited any more; expired: its time was over).",
     ["reason"],
+    registry=REGISTRY,
+)
+WORK_AFTER_EXPIRY = Counter(
+    "aisle_work_after_expiry_total",
+    "Runs of the encoder begun for a search whose deadline had passed; it stays 0.",
     registry=REGISTRY,
 )
 REFUSED = Counter("aisle_refused_total", "Requests refused at the door, by reason.", ["reason"], registry=REGISTRY)

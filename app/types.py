@@ -18,6 +18,7 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 TIER_LEXICAL = "lexical"
+TIER_FAST = "fast"
 TIER_HYBRID = "hybrid"
 TIER_BROWSE = "browse"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,13 @@ def load_array(path: Path, dtype: npt.DTypeLike, *shape: int | None) -> npt.NDAr
         expected = "(" + ", ".join("any" if wanted is None else str(wanted) for wanted in shape) + ")"
         raise CorruptPart(f"{path.name}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected}")
     return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
+
+
+def release(array: npt.NDArray[Any]) -> None:
+    """Let go of a mapped array's pages, which a check has just read: they stay in the system's page cache, and count as
+    memory of this process only once a search needs them. Nothing happens to an array that is not mapped."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if owner is not None and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)

@@ -2,17 +2,24 @@
 
 A product has one stored vector: the mean of its title's and its whole text's embedding. Its dot product with a query is
 the mean of both cosines, so two legs cost one search and one vector of memory. FAISS only *chooses* rows here; every
-score comes from one row-wise kernel over the very codes that FAISS holds (no second copy), so that it depends on the
-query and the product alone, not on who else was asked for.
+score comes from one row-wise kernel over float16 codes, of which there is one copy, so that it depends on the query and
+the product alone, not on who else was asked for.
 
-Which FAISS type: a flat scan over float16 codes up to FLAT_UP_TO products (exact, and at this size as fast as a
-graph), beyond that HNSW over the same codes. Selective filters are answered by an exact scan of the allowed rows:
-graph search loses recall there (faiss issue 4727), and selectors were silently ignored on some paths (5504, 5584), so
-every row is checked against the mask again.
+Which FAISS type: a flat scan over float16 codes up to FLAT_UP_TO products (exact, and at this size as fast as
+anything). Beyond that inverted lists (Jégou, Douze and Schmid 2011) whose entries are four bits a pair of dimensions or
+so, read sixteen at a time in registers (André, Kermarrec and Le Scouarnec 2015): a list's rows are ranked roughly, the
+best of them exactly. The codes then lie in a file of their own, mapped into memory, which replicas on one machine
+share. A graph (HNSW) over the codes needs five times the memory beside them and thirty times the time to build, and is
+slower at the same recall; versions that have one are still served. Measured in docs/decisions/scale.md.
+
+The planner: where the filter leaves few rows, all of them are scored, which is exact and then cheaper; else the fewer
+it leaves, the more lists are read, because the nearest allowed rows lie further away. Selectors were silently ignored
+on some paths (faiss issues 5504, 5584), so every row is checked against the mask again.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
-from app.index.dense_kernels import dot_rows, top_rows
+from app.index.arrays import load_array, release, save_array
+from app.index.dense_kernels import all_finite, dot_rows, top_rows
 from app.types import Floats, Mask, Rows
 
 # One search, one thread: the other cores serve other searches. OpenMP keeps its number per thread, so it has to be told
@@ -31,13 +39,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import faiss
 
 FILE = "dense.faiss"
+CODES = "dense.codes.npy"
+"""Stored vectors of a version whose index holds none, float16 [n, dimension]."""
+EXACT_KINDS = ("SQfp16", "exact")
 FLAT_UP_TO = 20_000
 _SPARE = 32  # fetched beyond the depth, so that exact scores and ties by row decide who is within it
 _EXACT_SCAN_UP_TO = 20_000
-_HNSW_LINKS = 32
-_HNSW_EF_CONSTRUCTION = 120
+_LISTS_A_ROOT = 4  # lists for each of the square root of the products: as many as make reading centres and lists equal
+_TRAINED_ON = 64  # products a list
+_ROUNDS = 10  # of k-means
+_READ = 64  # lists, without a filter
+_ROUGHLY = 4  # times as many are ranked roughly as are wanted
 _HNSW_EF_SEARCH = 256
 _LOAD_LIMIT_BYTES = 1 << 38
+
+Halves = npt.NDArray[np.uint16]
+"""Bits of float16 numbers, [n, dimension]."""
 
 
 class VectorIndex(Protocol):
@@ -64,36 +81,34 @@ class VectorIndex(Protocol):
 
 
 class FaissIndex:
-    """FAISS over float16 codes: flat, or HNSW for larger catalogues."""
+    """FAISS over float16 codes: flat, or inverted lists for larger catalogues."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, codes: Halves | None = None) -> None:
+        """`codes` where the index holds none itself."""
         self._index = index
-        storage = _storage(index)
-        self._codes = faiss.rev_swig_ptr(storage.codes.data(), storage.codes.size()).view(np.uint16)
-        self._codes = self._codes.reshape(index.ntotal, index.d)
-        self._codes.flags.writeable = False
-        self._flat = storage is index
-        self.kind = "SQfp16" if self._flat else f"HNSW{_HNSW_LINKS},SQfp16"
+        if codes is None:
+            codes = _own_codes(index)
+        codes.flags.writeable = False
+        self._codes = codes
+        self._listed = isinstance(index, faiss.IndexIVFPQFastScan)
+        self.kind = _kind(index)
 
     @classmethod
     def build(cls, vectors: Floats) -> FaissIndex:
         """Index the vectors, [n, dimension] in row order. Raises ValueError if one is not finite."""
-        if not np.isfinite(vectors).all():
+        if not all(np.isfinite(block).all() for block in _blocks(vectors)):
             raise ValueError("product vectors must be finite")
-        dimension = vectors.shape[1]
-        codec = faiss.ScalarQuantizer.QT_fp16
-        if len(vectors) <= FLAT_UP_TO:
-            index = faiss.IndexScalarQuantizer(dimension, codec, faiss.METRIC_INNER_PRODUCT)
-        else:
-            index = faiss.IndexHNSWSQ(dimension, codec, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
         faiss.omp_set_num_threads(os.cpu_count() or 1)
         try:
+            if len(vectors) > FLAT_UP_TO:
+                return cls(_lists(vectors), vectors.astype(np.float16).view(np.uint16))
+            codec = faiss.ScalarQuantizer.QT_fp16
+            index = faiss.IndexScalarQuantizer(vectors.shape[1], codec, faiss.METRIC_INNER_PRODUCT)
             index.train(vectors)
             index.add(vectors)
+            return cls(index)
         finally:
             faiss.omp_set_num_threads(1)
-        return cls(index)
 
     def save(self, folder: Path) -> None:
         """Write the index. Raises OSError where it cannot be written in full."""
@@ -101,10 +116,13 @@ class FaissIndex:
             faiss.write_index(self._index, str(folder / FILE))
         except RuntimeError as error:
             raise OSError(f"{FILE}: FAISS could not write it: {error}") from error
+        if self._listed:
+            save_array(folder / CODES, self._codes.view(np.float16))
 
     @classmethod
     def load(cls, folder: Path) -> FaissIndex:
-        """Read the index. The caller has verified the file's digest: FAISS itself does not notice corruption.
+        """Read the index, map the codes. The caller has verified the files' digests: FAISS itself does not notice
+        corruption.
 
         Raises CorruptPart for anything but finite float16 codes under the inner product."""
         faiss.set_deserialization_vector_byte_limit(_LOAD_LIMIT_BYTES)
@@ -112,18 +130,18 @@ class FaissIndex:
             index = faiss.read_index(str(folder / FILE))
         except Exception as error:
             raise CorruptPart(f"{FILE}: FAISS refused it: {type(error).__name__}") from error
-        if not isinstance(index, (faiss.IndexScalarQuantizer, faiss.IndexHNSWSQ)):
-            raise CorruptPart(f"{FILE}: unexpected index type {type(index).__name__}")
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptPart(f"{FILE}: metric is not inner product")
-        storage = _storage(index)
-        if not isinstance(storage, faiss.IndexScalarQuantizer) or storage.sq.qtype != faiss.ScalarQuantizer.QT_fp16:
-            raise CorruptPart(f"{FILE}: its codes are not float16")
-        if storage.codes.size() != index.ntotal * index.d * 2:
-            raise CorruptPart(f"{FILE}: {storage.codes.size()} bytes of codes for {index.ntotal} × {index.d} numbers")
-        loaded = cls(index)
-        if not all(np.isfinite(block.view(np.float16)).all() for block in _blocks(loaded._codes)):
-            raise CorruptPart(f"{FILE}: a vector is not finite")
+        if isinstance(index, faiss.IndexIVFPQFastScan):
+            _check_lists(index)
+            codes = load_array(folder / CODES, np.float16, index.ntotal, index.d)
+            loaded, name = cls(index, codes.view(np.uint16)), CODES
+        else:
+            _check_codes(index)
+            loaded, name = cls(index), FILE
+        if not all(all_finite(block) for block in _blocks(loaded._codes)):
+            raise CorruptPart(f"{name}: a vector is not finite")
+        release(loaded._codes)
         return loaded
 
     def __len__(self) -> int:
@@ -138,10 +156,10 @@ class FaissIndex:
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
             share = count / len(self)
-            if count <= _EXACT_SCAN_UP_TO:
+            if count <= max(_EXACT_SCAN_UP_TO, depth):
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
-        wanted = min(depth + _SPARE, len(self))
+        wanted = min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
         _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted, share))
         rows = found[0][found[0] >= 0].astype(np.int32)
         if allowed is not None:
@@ -152,10 +170,18 @@ class FaissIndex:
         selector = None
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        if self._flat:
+        if self._listed:
+            return faiss.SearchParametersIVF(sel=selector, nprobe=self._read(wanted, share))
+        if self.kind in EXACT_KINDS:
             return None if selector is None else faiss.SearchParameters(sel=selector)
         # The walk counts refused rows too: the fewer are allowed, the further it must go to meet as many of them.
         return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(_HNSW_EF_SEARCH, wanted) / share))
+
+    def _read(self, wanted: int, share: float) -> int:
+        """How many lists: more for a filter, and at least as many as hold three times what is wanted."""
+        lists = int(self._index.nlist)
+        held = len(self) * share / lists  # allowed rows a list
+        return min(lists, max(round(_READ / share), round(3 * wanted / held)))
 
     def scores(self, query: Floats, rows: Rows) -> Floats:
         return dot_rows(self._codes, rows, query)
@@ -165,13 +191,71 @@ class FaissIndex:
         return stored
 
 
+def _lists(vectors: Floats) -> Any:
+    """Inverted lists over four-bit codes. Training sees a part of the products; FAISS draws it by a fixed seed."""
+    count, dimension = vectors.shape
+    lists = 1 << round(math.log2(_LISTS_A_ROOT * math.sqrt(count)))
+    centres = faiss.IndexFlatIP(dimension)
+    index = faiss.IndexIVFPQFastScan(centres, dimension, lists, _parts(dimension), 4, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = _ROUNDS, _TRAINED_ON, 1
+    index.train(vectors)
+    index.add(vectors)
+    return index
+
+
+def _parts(dimension: int) -> int:
+    """How many four-bit codes a vector has: one for four dimensions where that divides."""
+    return dimension // next(width for width in (4, 3, 2, 5, 7, 1) if dimension % width == 0)
+
+
+def _kind(index: Any) -> str:
+    if isinstance(index, faiss.IndexIVFPQFastScan):
+        return f"IVF{index.nlist},PQ{index.pq.M}x4fs"
+    return f"HNSW{index.hnsw.nb_neighbors(1)},SQfp16" if isinstance(index, faiss.IndexHNSW) else "SQfp16"
+
+
+def _own_codes(index: Any) -> Halves:
+    """The codes in FAISS's own memory, which lives as long as the index."""
+    codes = _storage(index).codes
+    held: Halves = faiss.rev_swig_ptr(codes.data(), codes.size()).view(np.uint16)
+    return held.reshape(index.ntotal, index.d)
+
+
 def _storage(index: Any) -> Any:
     return faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
 
 
-def _blocks(codes: npt.NDArray[np.uint16]) -> Iterator[npt.NDArray[np.uint16]]:
+def _check_codes(index: Any) -> None:
+    """Raises CorruptPart for an index that does not hold float16 codes of all its vectors."""
+    if not isinstance(index, (faiss.IndexScalarQuantizer, faiss.IndexHNSWSQ)):
+        raise CorruptPart(f"{FILE}: unexpected index type {type(index).__name__}")
+    storage = _storage(index)
+    if not isinstance(storage, faiss.IndexScalarQuantizer) or storage.sq.qtype != faiss.ScalarQuantizer.QT_fp16:
+        raise CorruptPart(f"{FILE}: its codes are not float16")
+    if storage.codes.size() != index.ntotal * index.d * 2:
+        raise CorruptPart(f"{FILE}: {storage.codes.size()} bytes of codes for {index.ntotal} × {index.d} numbers")
+
+
+def _check_lists(index: Any) -> None:
+    """Raises CorruptPart for lists that do not hold each row once: a row from elsewhere would be read out of bounds."""
+    lists = index.invlists
+    seen = np.zeros(index.ntotal, dtype=np.bool_)
+    held = 0
+    for number in range(index.nlist):
+        size = lists.list_size(number)
+        held += size
+        if size:
+            rows = faiss.rev_swig_ptr(lists.get_ids(number), size)
+            if rows.min() < 0 or rows.max() >= len(seen):
+                raise CorruptPart(f"{FILE}: a list holds a row out of range")
+            seen[rows] = True
+    if held != len(seen) or not seen.all():
+        raise CorruptPart(f"{FILE}: its lists do not hold every row once")
+
+
+def _blocks(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """A few megabytes at a time, so that a check does not hold a second array of the catalogue's size."""
-    return (codes[start : start + 4096] for start in range(0, len(codes), 4096))
+    return (values[start : start + 4096] for start in range(0, len(values), 4096))
 
 
 class ExactIndex:

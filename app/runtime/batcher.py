@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -27,6 +28,15 @@ class Priority(IntEnum):
     BULK = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Searches that wait, and workers to serve them."""
+
+    waiting: int = 0
+    workers: int = 1
+
+
+IDLE = Load()
 _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 
 
@@ -61,14 +71,17 @@ class Batcher(Generic[Job]):
         self._threads: list[threading.Thread] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
         for priority in Priority:
             metrics.QUEUE_WAITING.labels(_LABEL[priority]).set_function(self._waiting[priority].__len__)
 
-    def start(self, *, max_batch: int = 1) -> None:
-        """Start the workers. `max_batch` is what a worker takes at most where the constructor was not told."""
+    def start(self, *, max_batch: int = 1, most: Callable[[], int] | None = None) -> None:
+        """Start the workers. `max_batch` is what a worker takes at most where the constructor was not told; `most`
+        says each time how many will do, and one always does."""
         self._max_batch = self._max_batch or max_batch
+        self._most = most
         self._loop = asyncio.get_running_loop()
         for number in range(self._workers):
             thread = threading.Thread(target=self._work, name=f"aisle-worker-{number}", daemon=True)
@@ -126,6 +139,10 @@ class Batcher(Generic[Job]):
             ticket.waiters.remove(future)
             ticket.abandoned = not ticket.waiters
 
+    def load(self) -> Load:
+        """What waits now, and who serves it."""
+        return Load(len(self._waiting[Priority.SEARCH]), self._workers)
+
     async def run(self, job: Job, *, deadline: float, priority: Priority = Priority.SEARCH) -> None:
         """Submit and wait."""
         await self.wait(self.submit(job, priority), deadline)
@@ -165,7 +182,8 @@ class Batcher(Generic[Job]):
             queue = self._waiting[0] or self._waiting[1]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
             share = -(-len(queue) // (self._idle + 1))
-            return [queue.popleft() for _ in range(min(share, self._max_batch))]
+            most = self._max_batch if self._most is None else max(1, min(self._max_batch, self._most()))
+            return [queue.popleft() for _ in range(min(share, most))]
 
 
 def _expire(future: asyncio.Future[None]) -> None:

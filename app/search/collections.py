@@ -26,8 +26,9 @@ from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.classify import classifier_of
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
+from app.search.plan import ladder
 from app.search.rerank import Ranking
-from app.search.searcher import RescoreJob, Searcher, SearchJob
+from app.search.searcher import RescoreJob, Searcher, SearchJob, tier_ms
 from app.search.static import StaticEncoder
 from app.types import RescoreCandidate, SearchRequest
 
@@ -36,6 +37,7 @@ _POLL_S = 0.25
 GOLDEN = "golden.json"
 # int8 kernels differ between processors, so order may differ in near-ties; another encoder or index differs wholly.
 _GOLDEN_OVERLAP = 0.8
+_MEASURED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ def warm(searcher: Searcher, folder: Path) -> None:
     if shares and float(np.mean(shares)) < _GOLDEN_OVERLAP:
         raise CorruptPart(f"{GOLDEN}: only {np.mean(shares):.0%} of the expected top ten are found again")
     _warm_beside(searcher, next(iter(expected), "warm"))
+    _measure(searcher, list(expected) or ["warm"])
 
 
 def _warm_beside(searcher: Searcher, text: str) -> None:
@@ -168,6 +171,20 @@ def _warm_beside(searcher: Searcher, text: str) -> None:
     vector.flags.writeable = False
     searcher.search([SearchJob(searcher, query, perf_counter(), vector=vector)])
     searcher.rescore(RescoreJob(searcher, query.text or "", query.profile, [RescoreCandidate(text=text)]))
+
+
+def _measure(searcher: Searcher, texts: list[str]) -> None:
+    """What each tier costs on this machine, for the plans of searches that have little time."""
+    for profile in ladder(searcher.ranking.profiles["default"], searcher.ranking):
+        spent = []
+        for number in range(_MEASURED + 1):
+            request = SearchRequest(texts[number % len(texts)], profile=profile.name)
+            job = SearchJob(searcher, searcher.query(request), perf_counter())
+            searcher.search([job])
+            if number and (cost := tier_ms(job)) is not None:
+                spent.append(cost)
+        if spent:
+            searcher.costs.begin(profile.name, spent)
 
 
 class Collections:

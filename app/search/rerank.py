@@ -17,7 +17,7 @@ import numpy.typing as npt
 from app.errors import CorruptPart
 from app.search.calibrate import Link
 from app.search.features import LEGS, NAMES, Features
-from app.types import TIER_HYBRID, TIER_LEXICAL, Rows
+from app.types import TIER_FAST, TIER_HYBRID, TIER_LEXICAL, Rows
 
 TIER_DENSE = "dense"
 
@@ -58,7 +58,9 @@ class Profile:
         """The tier that the profile reaches when nothing fails."""
         if not self.uses_dense:
             return TIER_LEXICAL
-        return TIER_HYBRID if self.uses_words else TIER_DENSE
+        if not self.uses_words:
+            return TIER_DENSE
+        return TIER_FAST if self.looked_up else TIER_HYBRID
 
 
 @dataclass(frozen=True, slots=True)

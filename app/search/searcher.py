@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import inf
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from app.errors import AisleError, EncoderUnavailable, NotFound
+from app import metrics
+from app.errors import AisleError, DeadlineExceeded, EncoderUnavailable, NotFound
 from app.index.analysis import normalize_text
 from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
+from app.runtime.batcher import IDLE, Load
+from app.runtime.deadline import now
 from app.search import features, respond, retrieve
 from app.search.calibrate import NO_CLARITY, Clarity, clarity_of
 from app.search.classify import Classifier, ClassifyJob
@@ -27,6 +31,7 @@ from app.search.embed import Encoder
 from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
+from app.search.plan import Costs, fitting, ladder
 from app.search.relax import Relaxed, nothing_left, relaxations
 from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
 from app.search.static import StaticEncoder, blended
@@ -46,17 +51,22 @@ from app.types import (
 )
 
 FACET_VALUES = 50
+_AFTER_WORDS = ("embed", "dense", "score", "respond")
 _READINGS = 4096
+_EXPIRED = metrics.SKIPPED.labels("expired")
 
 
 @dataclass(eq=False, slots=True)
 class SearchJob:
-    """One search on its way through the stages."""
+    """One search on its way through the stages. `deadline` is a point on the monotonic clock; `planned` stands in for
+    the profile that was asked for, where that would come too late."""
 
     searcher: Searcher
     query: Query
     submitted: float
     vector: Floats | None = None
+    deadline: float = inf
+    planned: Profile | None = None
     words: LexicalQuery | None = None
     found: LexicalHits | None = None
     answer: SearchAnswer | None = None
@@ -65,6 +75,10 @@ class SearchJob:
     timings: list[Timing] = field(default_factory=list)
     relaxed: Relaxed | None = None
     total: int = 0
+
+    @property
+    def profile(self) -> Profile:
+        return self.planned or self.query.profile
 
 
 @dataclass(eq=False, slots=True)
@@ -86,8 +100,8 @@ class RescoreJob:
 Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob
 
 
-def process(jobs: Sequence[Job]) -> None:
-    """What a worker does with what it took from the queue."""
+def process(jobs: Sequence[Job], load: Load = IDLE) -> None:
+    """What a worker does with what it took from the queue; `load` is what still stands there."""
     searches: dict[Searcher, list[SearchJob]] = {}
     for job in jobs:
         if isinstance(job, SearchJob):
@@ -97,7 +111,7 @@ def process(jobs: Sequence[Job]) -> None:
         else:
             job.run()
     for searcher, group in searches.items():
-        searcher.search(group)
+        searcher.search(group, load)
 
 
 class Searcher:
@@ -127,6 +141,7 @@ class Searcher:
         self.classifier = classifier
         self.static = static
         self.correct = _correction(words, encoder)
+        self.costs = Costs()
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
@@ -146,16 +161,20 @@ class Searcher:
             return None
         return f"{self.encoder.digest} {self.version}" if profile.static else self.encoder.digest
 
-    def search(self, jobs: Sequence[SearchJob]) -> None:
+    def search(self, jobs: Sequence[SearchJob], load: Load = IDLE) -> None:
         """All stages after the queue, for a batch. Each job ends with an answer or an error."""
         started = perf_counter()
+        jobs = [job for job in jobs if not expired(job, now())]
         for job in jobs:
             job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
             self._find_words(job)
-        self._embed(jobs)
+        self._embed(jobs, load)
         for job in jobs:
+            if job.error is not None or expired(job, now()):
+                continue
             try:
                 answer = self._answer(job)
+                self._learn(job)
                 if not job.total and job.query.text is not None and job.query.request.relax:
                     answer = self._with_fewer_words(job) or answer
                 job.answer = answer  # last: at a deadline, whatever stands here is taken for the whole answer
@@ -247,25 +266,45 @@ class Searcher:
             job.words = self.words.parse(query.text, prefix=query.request.prefix)
             job.found = self._lexical(job.words, query.profile, retrieve.allowed_by(query.filter, self.catalog))
 
-    def _embed(self, jobs: Sequence[SearchJob]) -> None:
+    def _embed(self, jobs: Sequence[SearchJob], load: Load = IDLE) -> None:
         waiting = [job for job in jobs if job.query.text and job.vector is None and job.query.profile.uses_dense]
         if not waiting:
             return
-        for group in self._groups(waiting):
-            self._embed_together(group)
-
-    def _groups(self, jobs: list[SearchJob]) -> list[list[SearchJob]]:
-        """Jobs that are embedded in one call: those of one encoder where it batches, else each by itself."""
         if not self.encoder.batches:
-            return [[job] for job in jobs]
-        looked_up = [job for job in jobs if job.query.profile.looked_up]
-        computed = [job for job in jobs if not job.query.profile.looked_up]
-        return [group for group in (looked_up, computed) if group]
+            for job in waiting:
+                self._plan(job, load)
+                self._embed_together([job])
+            return
+        for job in waiting:
+            self._plan(job, load)
+        for looked_up in (True, False):
+            self._embed_together([job for job in waiting if job.profile.looked_up is looked_up])
+
+    def _plan(self, job: SearchJob, load: Load) -> None:
+        """Before the encoder: the tier that fits the time that is left."""
+        if job.deadline == inf:
+            return
+        steps = ladder(job.query.profile, self.ranking)
+        left_ms = (job.deadline - now()) * 1e3
+        profile, reason = fitting(steps, self.costs, left_ms, job.query.request.timeout_ms, load)
+        if reason is not None:
+            job.planned = profile
+            job.degraded.append(reason)
+
+    def _learn(self, job: SearchJob) -> None:
+        spent = tier_ms(job)
+        if spent is not None:
+            self.costs.seen(job.profile.name, spent)
 
     def _embed_together(self, jobs: list[SearchJob]) -> None:
+        begun = now()
+        jobs = [job for job in jobs if job.profile.uses_dense and not expired(job, begun)]
+        if not jobs:
+            return
+        metrics.WORK_AFTER_EXPIRY.inc(sum(begun > job.deadline for job in jobs))
         started = perf_counter()
         try:
-            vectors = self.query_vectors([job.query.text or "" for job in jobs], jobs[0].query.profile)
+            vectors = self.query_vectors([job.query.text or "" for job in jobs], jobs[0].profile)
             for job, vector in zip(jobs, vectors, strict=True):
                 job.vector = vector
         except EncoderUnavailable:
@@ -294,7 +333,7 @@ class Searcher:
 
     def _clarity(self, job: SearchJob, near: retrieve.DenseHits, vector: Floats | None, profile: Profile) -> Clarity:
         """Without a filter, and where the job's lists are the profile's own, those at hand will do."""
-        if job.query.filter is not None or profile is not job.query.profile:
+        if job.query.filter is not None or profile.depth != job.query.profile.depth:
             return self.clarity(job.words, vector, profile)
         if not profile.link.uses_clarity:
             return NO_CLARITY
@@ -408,7 +447,7 @@ class Searcher:
         return retrieve.dense(self.vectors, vector, profile.depth, profile.floor, allowed)
 
     def _profile(self, job: SearchJob, *, dense: bool) -> Profile:
-        wanted = job.query.profile
+        wanted = job.profile
         if dense or not wanted.uses_dense:
             return wanted
         if not wanted.uses_words:
@@ -440,6 +479,27 @@ class Searcher:
         if row is None:
             raise NotFound(f"no product {product_id[:128]!r}")
         return row
+
+
+def tier_ms(job: SearchJob) -> float | None:
+    """What a job's tier took from the encoder on. None where that tells nothing of the tier: it was helped by a cache,
+    or took another way."""
+    if job.query.text is None or job.relaxed or "encoder_error" in job.degraded:
+        return None
+    spent = {timing.stage: timing.ms for timing in job.timings}
+    if job.profile.uses_dense and "embed" not in spent:
+        return None
+    return sum(spent.get(stage, 0.0) for stage in _AFTER_WORDS)
+
+
+def expired(job: SearchJob, at: float) -> bool:
+    """Whether a job's time is over: then no more work is done for it, and it ends with the error that says so."""
+    if at <= job.deadline:
+        return False
+    if job.error is None:
+        job.error = DeadlineExceeded("no answer within the deadline")
+        _EXPIRED.inc()
+    return True
 
 
 def _probabilities(known: features.Features, profile: Profile, clarity: Clarity) -> list[float]:

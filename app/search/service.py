@@ -14,13 +14,14 @@ from time import perf_counter
 from typing import Any
 
 from app import metrics
-from app.errors import BadInput, DeadlineExceeded, NotFound, Unavailable
+from app.errors import BadInput, DeadlineExceeded, NotFound, Overloaded, Unavailable
 from app.runtime.batcher import Batcher, Priority, Ticket
-from app.runtime.deadline import after_ms, now
+from app.runtime.deadline import after_ms, left_s, now
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.normalize import Query
+from app.search.plan import ladder
 from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
 from app.search.whynot import WhyNotJob
 from app.types import (
@@ -40,6 +41,7 @@ from app.types import (
 # first of it waits for the last.
 _MOST_ALONE = 4
 _MOST_TOGETHER = 64
+_TAKE_MS = 8.0
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up.
@@ -83,10 +85,18 @@ class SearchService:
         await asyncio.to_thread(self._collections.open)
         await self._cache.open()
         together = any(served.searcher.encoder.batches for served in self._collections.all().values())
-        self._batcher.start(max_batch=_MOST_TOGETHER if together else _MOST_ALONE)
+        if together:
+            self._batcher.start(max_batch=_MOST_TOGETHER)
+        else:
+            self._batcher.start(max_batch=_MOST_ALONE, most=self._most_in_time)
         self._collections.follow()
         self.started = True
         metrics.READY.set(1)
+
+    def _most_in_time(self) -> int:
+        """Searches that a worker takes at once: the first of them waits for the last."""
+        dearest = max(served.searcher.costs.ms("default") for served in self._collections.all().values())
+        return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
 
     def drain(self) -> None:
         """Not ready from now on, but still answering."""
@@ -260,31 +270,47 @@ class SearchService:
             flight = self._flights.get(key)  # somebody may have set out while Redis was asked
             if flight is None:
                 known = fetched if known is None else known
-                job = SearchJob(searcher, query, perf_counter(), vector=known)
+                self._refuse_what_cannot_be_kept(searcher, query, deadline)
+                job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 flight = _Flight(self._batcher.submit(job), vector if known is None else None)
                 self._flights[key] = flight
                 return await self._land(key, flight, deadline)
         metrics.SINGLE_FLIGHT_SHARED.inc()
         return await self._land(key, flight, deadline)
 
+    def _refuse_what_cannot_be_kept(self, searcher: Searcher, query: Query, deadline: float) -> None:
+        """At the door rather than after the deadline: where even the cheapest tier of all that waits takes longer than
+        this search has."""
+        load = self._batcher.load()
+        if load.waiting > load.workers:
+            cheapest = ladder(query.profile, searcher.ranking)[-1]
+            if load.waiting / load.workers * searcher.costs.ms(cheapest.name) > left_s(deadline) * 1e3:
+                metrics.REFUSED.labels("deadline").inc()
+                raise Overloaded("more searches are waiting than can be answered in time; try again shortly")
+
     async def _land(self, key: bytes, flight: _Flight, deadline: float) -> SearchAnswer:
         ticket = flight.ticket
         job = ticket.job
         assert isinstance(job, SearchJob)
+        job.deadline = max(job.deadline, deadline)  # a search that several wait for is for the most patient of them
         first = False
         try:
             await self._batcher.wait(ticket, deadline)
+            late = isinstance(job.error, DeadlineExceeded)
         except DeadlineExceeded:
-            if job.answer is None and job.error is None:  # else it is ready, and only its batch is not
-                answer = job.searcher.answer_so_far(job)
-                if answer is None:
-                    raise
-                return answer
+            late = job.answer is None and (job.error is None or isinstance(job.error, DeadlineExceeded))
+            if late and job.found is None:
+                raise
         finally:
             # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
             if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight:
                 del self._flights[key]
                 first = True
+        if late:
+            answer = job.searcher.answer_so_far(job)
+            if answer is None:
+                raise DeadlineExceeded("no answer within the deadline")
+            return answer
         if job.error is not None:
             raise job.error
         if job.answer is None:

@@ -15,6 +15,7 @@ import numpy as np
 from app.errors import AisleError, EncoderUnavailable
 from app.index.catalog import Catalog
 from app.index.columns import NumberColumn
+from app.index.dense import EXACT_KINDS
 from app.index.filters import fields_of, mask, parse
 from app.index.lexical import LexicalHits
 from app.search import retrieve
@@ -156,7 +157,7 @@ def _dense(pair: _Pair, allowed: Mask | None) -> tuple[Told | None, retrieve.Den
     vectors, depth, floor = pair.searcher.vectors, pair.profile.depth, pair.profile.floor
     near = retrieve.dense(vectors, pair.vector, depth, floor, allowed)
     told = _leg(pair.row, vectors.scores(pair.vector, pair.rows), allowed, near.rows, near.scores, depth)
-    return told | {"floor": floor, "approximate": vectors.kind.startswith("HNSW")}, near
+    return told | {"floor": floor, "approximate": vectors.kind not in EXACT_KINDS}, near
 
 
 def _leg(row: int, scores: Floats, allowed: Mask | None, listed: Rows, kept: Floats, depth: int) -> Told:

@@ -1,0 +1,106 @@
+"""Which tier fits the time that is left.
+
+A search that asks for the default may be answered by a cheaper tier where the default would come too late, or where it
+would make those who wait behind it late: default → fast → lexical. What a tier costs was measured when the version was
+loaded, and is corrected by what is seen. The plan is made after the lexical stage, just before the encoder would run,
+and made again when the encoder has taken its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from app.runtime.batcher import IDLE, Load
+from app.runtime.deadline import now
+from app.search.rerank import Profile, Ranking
+from app.types import TIER_FAST, TIER_LEXICAL
+
+DEADLINE, LOAD = "deadline", "load"
+"""Why a tier was left for a cheaper one: the time of this search would not do, or others wait."""
+# Of its time a search keeps this share in hand as long as others wait behind it, by how far down the ladder it is: a
+# queue then stands where the dearer tier is given up long before the deadline, and never where everything is late.
+_RESERVES = (0.4, 0.15)
+# An estimate that nobody has renewed goes back towards what was measured at the start, so that a tier that was given up
+# while its encoder stalled is tried again.
+_HALF_LIFE_S = 1.0
+_RATE = 0.125
+_DOUBT = 2.0
+
+
+class _Cost:
+    """Mean and mean deviation, in milliseconds, as TCP estimates its round trips (Jacobson 1988)."""
+
+    __slots__ = ("_base", "_base_deviation", "_deviation", "_mean", "_renewed")
+
+    def __init__(self) -> None:
+        self._base = self._mean = self._deviation = self._base_deviation = 0.0
+        self._renewed = -inf
+
+    def begin(self, samples: Sequence[float]) -> None:
+        ordered = sorted(samples)
+        self._base = self._mean = ordered[len(ordered) // 2]
+        self._deviation = self._base_deviation = ordered[(3 * len(ordered)) // 4] - self._mean
+
+    def seen(self, ms: float, at: float) -> None:
+        self._mean, self._deviation = self._aged(at)
+        off = ms - self._mean
+        self._mean += _RATE * off
+        self._deviation += _RATE * (abs(off) - self._deviation)
+        self._renewed = at
+
+    def expected(self, at: float) -> float:
+        mean, deviation = self._aged(at)
+        return mean + _DOUBT * deviation
+
+    def _aged(self, at: float) -> tuple[float, float]:
+        share: float = 0.5 ** max(0.0, (at - self._renewed) / _HALF_LIFE_S)
+        mean = self._base + share * (self._mean - self._base)
+        return mean, self._base_deviation + share * (self._deviation - self._base_deviation)
+
+
+class Costs:
+    """What each tier takes from the encoder on, of one version. Workers write it without a lock: a sample that is lost
+    does no harm."""
+
+    def __init__(self, clock: Callable[[], float] = now) -> None:
+        self._clock = clock
+        self._tiers: dict[str, _Cost] = {}
+
+    def begin(self, tier: str, samples_ms: Sequence[float]) -> None:
+        """What was measured when the version was loaded."""
+        self._tiers.setdefault(tier, _Cost()).begin(samples_ms)
+
+    def seen(self, tier: str, ms: float) -> None:
+        """What one search took."""
+        self._tiers.setdefault(tier, _Cost()).seen(ms, self._clock())
+
+    def ms(self, tier: str) -> float:
+        """What the next one is expected to take, on the careful side; 0 where nothing is known yet."""
+        cost = self._tiers.get(tier)
+        return 0.0 if cost is None else cost.expected(self._clock())
+
+
+def ladder(profile: Profile, ranking: Ranking) -> tuple[Profile, ...]:
+    """The profile and the cheaper ones that may stand in for it, from the dearest down."""
+    if not (profile.uses_dense and profile.uses_words):
+        return (profile,)
+    fast = ranking.profiles.get(TIER_FAST)
+    between = () if fast is None or profile.looked_up else (fast,)
+    return (profile, *between, ranking.profiles[TIER_LEXICAL])
+
+
+def fitting(
+    steps: Sequence[Profile], costs: Costs, left_ms: float, budget_ms: float, load: Load = IDLE
+) -> tuple[Profile, str | None]:
+    """The best of the steps that fits, and why it is not the first (None where it is). `left_ms` until the deadline of
+    a search that had `budget_ms` when it came."""
+    reason: str | None = None
+    for place, profile in enumerate(steps[:-1]):
+        after = left_ms - costs.ms(profile.name)
+        queue_ms = load.waiting / load.workers * costs.ms(steps[-1].name)
+        reserve = _RESERVES[min(place, len(_RESERVES) - 1)] * budget_ms if load.waiting else 0.0
+        if after >= max(reserve, queue_ms):
+            return profile, reason
+        reason = reason or (DEADLINE if after < 0 else LOAD)
+    return steps[-1], reason
