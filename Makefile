@@ -29,7 +29,8 @@ PIP := -m pip install -qq --disable-pip-version-check --require-hashes
 
 # What a demo bundle is made of: the catalogue, the shipped models, and the code that writes the format.
 MODEL_FILES := $(shell find models/weights -type f 2>/dev/null)
-BUNDLE_CODE := $(wildcard app/index/*.py) app/search/features.py models/blend.py models/smooth.py models/static.py
+BUNDLE_CODE := $(wildcard app/index/*.py) $(addprefix app/search/,features.py rerank.py calibrate.py) \
+	$(addprefix models/,blend.py smooth.py static.py)
 ESCI := $(wildcard data/esci/*)
 RETAIL := $(wildcard data/retail/*)
 ESCI_BUNDLE := $(BUNDLES)/CURRENT
@@ -44,7 +45,7 @@ ifdef MY_TURN
 $(shell for venv in $(VENV) $(TRAIN_VENV); do if test -e $$venv/.installing; then rm -rf $$venv; fi; done)
 endif
 
-.PHONY: help install bundles run test deep bench gpu relevance check up model student lock clean
+.PHONY: help install bundles run test deep bench load gpu relevance check up model student lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +75,11 @@ bench: bundles ## measure the demo collections and the field's usual way beside 
 	@+$(ALONE) $(BENCHING)
 	@mkdir -p artifacts
 	@$(PY) -m tests.bench.bench_search $(ARGS)
+
+load: bundles ## offer load at fixed times and find what is answered within 50 ms (ARGS="--seconds 6")
+	@+$(ALONE) $(BENCHING)
+	@mkdir -p artifacts
+	@$(PY) -m tests.bench.bench_load $(ARGS)
 
 gpu: ## prove the encoder on a CUDA device against the CPU and time it (GPU_PYTHON= has onnxruntime-gpu and onnx)
 	@$(or $(GPU_PYTHON),$(PY)) -m tests.bench.bench_gpu $(ARGS)

@@ -30,6 +30,7 @@ _numbers = itertools.count(1)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _CLOSE: Header = (b"connection", b"close")
+_ALONE_S = 0.005
 CLIENT_GONE = 499  # nginx's word for a request that nobody waited for
 
 
@@ -42,12 +43,15 @@ class Edge:
         self._max_body_bytes = max_body_bytes
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._timers: dict[str, Histogram] = {}
+        self._last_client: object = None
+        self._asked_at = self._other_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = scope["started"] = perf_counter()
+        scope["alone"] = self._alone(scope, started)
         answer = _Answer(scope, send, self._service)
         metrics.IN_FLIGHT.inc()
         try:
@@ -55,6 +59,13 @@ class Edge:
         finally:
             metrics.IN_FLIGHT.dec()
             self._count(scope, answer.status, perf_counter() - started)
+
+    def _alone(self, scope: Scope, at: float) -> bool:
+        """Whether no other connection has asked within the last milliseconds; unnamed ones cannot be told apart."""
+        client, before, self._asked_at = scope["client"], self._asked_at, at
+        if client != self._last_client:
+            self._last_client, self._other_at = client, before
+        return client is not None and at - self._other_at > _ALONE_S
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         try:

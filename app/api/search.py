@@ -58,7 +58,7 @@ def content_type(request: Request) -> bytes | None:
 
 
 async def _search(request: Request, asked: SearchRequest) -> Response:
-    answer = await while_connected(request, service_of(request).search(asked))
+    answer = await while_connected(request, service_of(request).search(asked, alone=request.scope["alone"]))
     if options(request).log_queries:
         _log(request, asked, answer)
     return answered(request, answer)

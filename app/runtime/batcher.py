@@ -139,6 +139,11 @@ class Batcher(Generic[Job]):
             ticket.waiters.remove(future)
             ticket.abandoned = not ticket.waiters
 
+    @property
+    def resting(self) -> bool:
+        """Whether nothing waits and no worker works."""
+        return self._idle == self._workers and not (self._waiting[0] or self._waiting[1])
+
     def load(self) -> Load:
         """What waits now, and who serves it."""
         return Load(len(self._waiting[Priority.SEARCH]), self._workers)

@@ -42,6 +42,7 @@ from app.types import (
 _MOST_ALONE = 4
 _MOST_TOGETHER = 64
 _TAKE_MS = 8.0
+_AT_ONCE_MS = 2.0
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up.
@@ -110,8 +111,9 @@ class SearchService:
         await self._batcher.stop()
         await self._cache.close()
 
-    async def search(self, request: SearchRequest) -> SearchAnswer:
-        """Answer within `request.timeout_ms`: from a cache, in full, or with the best found so far, saying so.
+    async def search(self, request: SearchRequest, *, alone: bool = False) -> SearchAnswer:
+        """Answer within `request.timeout_ms`: from a cache, in full, or with the best found so far, saying so. `alone`:
+        nobody else has asked just now.
 
         Raises BadInput, NotFound, Overloaded, Unavailable, or DeadlineExceeded when there is nothing to give yet."""
         started = perf_counter()
@@ -122,7 +124,7 @@ class SearchService:
         normalized = perf_counter()
         answer = self._cached(self._cache.local_answer(key), searcher)
         if answer is None:
-            answer = await self._look_further(searcher, query, key, deadline)
+            answer = await self._look_further(searcher, query, key, deadline, alone=alone)
         timings = (
             Timing("normalize", (normalized - started) * 1e3),
             *answer.timings,
@@ -258,7 +260,9 @@ class SearchService:
             raise Unavailable("the service is starting")
         return self._collections.get(collection).searcher
 
-    async def _look_further(self, searcher: Searcher, query: Query, key: bytes, deadline: float) -> SearchAnswer:
+    async def _look_further(
+        self, searcher: Searcher, query: Query, key: bytes, deadline: float, *, alone: bool
+    ) -> SearchAnswer:
         flight = self._flights.get(key)
         if flight is None:
             vector = _vector_key(searcher, query)
@@ -272,11 +276,24 @@ class SearchService:
                 known = fetched if known is None else known
                 self._refuse_what_cannot_be_kept(searcher, query, deadline)
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
+                if alone and self._batcher.resting and _is_short(job):
+                    return self._at_once(key, job)
                 flight = _Flight(self._batcher.submit(job), vector if known is None else None)
                 self._flights[key] = flight
                 return await self._land(key, flight, deadline)
         metrics.SINGLE_FLIGHT_SHARED.inc()
         return await self._land(key, flight, deadline)
+
+    def _at_once(self, key: bytes, job: SearchJob) -> SearchAnswer:
+        """Without the hop to a worker and back, which costs a quarter of such a search. Nothing runs here that can
+        stall: the network stays with the workers, so that the loop can keep every deadline."""
+        job.searcher.search([job])
+        if job.error is not None:
+            raise job.error
+        assert job.answer is not None
+        if not job.answer.degraded:
+            self._cache.put(key, job.answer.tier.encode() + b"\n" + job.answer.tail, None, None)
+        return job.answer
 
     def _refuse_what_cannot_be_kept(self, searcher: Searcher, query: Query, deadline: float) -> None:
         """At the door rather than after the deadline: where even the cheapest tier of all that waits takes longer than
@@ -351,6 +368,13 @@ def _count(request: SearchRequest, answer: SearchAnswer) -> None:
         _stage_seconds(timing.stage).observe(timing.ms / 1e3)
     if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
         metrics.NO_RESULTS.labels(request.collection).inc()
+
+
+def _is_short(job: SearchJob) -> bool:
+    """Whether a search needs no run of the network, and would hold the loop for a moment only."""
+    profile = job.query.profile
+    computed = profile.uses_dense and not profile.looked_up and job.vector is None
+    return not computed and not job.query.request.facets and job.searcher.costs.ms(profile.name) < _AT_ONCE_MS
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

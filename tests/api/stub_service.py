@@ -46,7 +46,7 @@ class StubService:
         self._entered = asyncio.Event()
         self.version_of: Callable[[RescoreItem], str] = lambda item: VERSION
 
-    async def search(self, request: SearchRequest) -> SearchAnswer:
+    async def search(self, request: SearchRequest, *, alone: bool = False) -> SearchAnswer:
         self.searched.append(request)
         await self._work()
         self._known(request.collection)

@@ -448,3 +448,55 @@ async def test_a_profile_of_meaning_alone_has_no_words_to_rescore_by(
         rescored = await http.post("/v1/rescore", json={"items": [item], "profile": "dense"})
         searched = await http.post("/v1/search", json={"query": "steel mug", "profile": "dense"})
         assert (rescored.status_code, searched.status_code) == (503, 503)
+
+
+async def test_a_short_search_of_somebody_alone_makes_no_hop(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The static encoder and the words run where the request is; what needs the network never does, and the answer is
+    the same either way."""
+    threads: dict[str, set[str]] = {}
+    real = Searcher.search
+
+    def noted(self: Searcher, jobs: Sequence[SearchJob], *more: Any) -> None:
+        for job in jobs:
+            threads.setdefault(job.query.profile.name, set()).add(threading.current_thread().name)
+        real(self, jobs, *more)
+
+    async with client(tiny_bundles) as http:
+        monkeypatch.setattr(Searcher, "search", noted)
+        for profile in ("fast", "lexical", "default"):
+            await _search(http, f"steel mug {profile}", profile=profile)
+        quick = await _search(http, "folding lamp", profile="fast")
+        again = await _search(http, "folding lamp", profile="fast")
+        assert again["cached"] and again["hits"] == quick["hits"]
+        here = threading.current_thread().name
+        assert threads["fast"] == threads["lexical"] == {here} and here not in threads["default"]
+        monkeypatch.setattr("app.search.service._is_short", lambda job: False)
+        hopped = await _search(http, "folding  lamp", profile="fast", k=9)
+        assert hopped["hits"] == quick["hits"][:9] and here not in threads["fast"] - {here}
+        assert len(threads["fast"]) == 2, "the control: otherwise a worker does it"
+
+
+@pytest.mark.parametrize(
+    ("clients", "gaps", "alone"),
+    [
+        ("aaaa", (1.0, 0.001, 0.001), [True, True, True, True]),  # one connection, however fast it asks
+        ("abab", (0.001, 0.001, 0.001), [True, False, False, False]),
+        ("abbb", (0.001, 0.001, 0.01), [True, False, False, True]),
+        ("ab", (1.0,), [True, True]),
+    ],
+)
+def test_who_asks_while_no_other_connection_does_is_alone(
+    clients: str, gaps: Sequence[float], alone: list[bool]
+) -> None:
+    """Within five milliseconds; callers without an address cannot be told apart, and are never alone."""
+    from app.api.middleware import Edge
+
+    edge = Edge(None, service=None, max_body_bytes=1)  # type: ignore[arg-type]
+    at, found = 100.0, []
+    for name, gap in zip(clients, (0.0, *gaps), strict=True):
+        at += gap
+        found.append(edge._alone({"client": (name, 1)}, at))
+    assert found == alone
+    assert not edge._alone({"client": None}, at + 10)

@@ -21,6 +21,7 @@ import numpy as np
 from app.index.bundle import BundleStore
 from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
+from app.search.static import blended
 from models.relevance import Queries
 from tests.bench.wire import Client, server
 
@@ -29,7 +30,7 @@ PLOT = ROOT / "artifacts" / "bench" / "search.png"
 _BLOCK = 20
 Samples = dict[str, list[float]]
 
-KERNELS = ("tokenizer.encode", "session.run", "index.search", "BM25", "features + rerank", "bare FastAPI POST")
+KERNELS = ("tokenizer.encode", "session.run", "static look-up", "index.search", "BM25", "features + rerank", "bare FastAPI POST")
 
 
 def texts(rounds: int) -> list[str]:
@@ -104,13 +105,19 @@ def _kernels(searcher: Searcher, block: Iterable[str], samples: Samples) -> None
         ids = _time(samples, "tokenizer.encode", lambda: encoder._query_tokens.encode(query)).ids
         row = np.array([ids], dtype=np.int64)
         feed = {"input_ids": row, "attention_mask": np.ones_like(row)}
-        vector = _time(samples, "session.run", lambda: encoder._query_model._session.run(None, feed))[0][0]
+        computed = _time(samples, "session.run", lambda: encoder._query_model._session.run(None, feed))[0]
+        vector = _time(samples, "static look-up", lambda: _blend(searcher, query, computed))[0]
         wide = vector.reshape(1, -1)
         index = searcher.vectors._index  # type: ignore[attr-defined]
         found = _time(samples, "index.search", lambda: index.search(wide, profile.depth))[1][0]
         words, hits = _time(samples, "BM25", lambda: _bm25(searcher, query, profile.depth))
         rows = np.union1d(hits.rows, found).astype(np.int32)
         _time(samples, "features + rerank", lambda: searcher.rank(rows, words, vector, profile))
+
+
+def _blend(searcher: Searcher, query: str, computed):  # type: ignore[no-untyped-def]
+    static, share = searcher.static, searcher.ranking.profiles["default"].static
+    return computed if static is None else blended(computed, static.queries([query]), share)
 
 
 def _request(text: str):  # type: ignore[no-untyped-def]
@@ -157,6 +164,7 @@ def report(figures: dict[str, float | dict[str, float]]) -> str:
     beside = {
         "tokenizer.encode": "",
         "session.run": "embed",
+        "static look-up": "",
         "index.search": "dense",
         "BM25": "lexical",
         "features + rerank": "score",
