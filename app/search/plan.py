@@ -20,7 +20,7 @@ DEADLINE, LOAD = "deadline", "load"
 """Why a tier was left for a cheaper one: the time of this search would not do, or others wait."""
 # Of its time a search keeps this share in hand as long as others wait behind it, by how far down the ladder it is: a
 # queue then stands where the dearer tier is given up long before the deadline, and never where everything is late.
-_RESERVES = (0.4, 0.15)
+_RESERVES = (0.75, 0.4)
 # An estimate that nobody has renewed goes back towards what was measured at the start, so that a tier that was given up
 # while its encoder stalled is tried again.
 _HALF_LIFE_S = 1.0

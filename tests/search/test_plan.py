@@ -69,9 +69,9 @@ def test_the_ladder_goes_down_to_the_words(tiny_searcher: Searcher) -> None:
         (10.5, 0, ("default", None)),  # nobody waits: all of its time is its own
         (9.0, 0, ("fast", "deadline")),
         (1.5, 0, ("lexical", "deadline")),
-        (60.0, 1, ("default", None)),
-        (49.0, 1, ("fast", "load")),  # 40 of its 100 ms are kept in hand while others wait
-        (16.0, 1, ("lexical", "load")),
+        (86.0, 1, ("default", None)),
+        (84.0, 1, ("fast", "load")),  # 75 of its 100 ms are kept in hand while others wait
+        (41.0, 1, ("lexical", "load")),
         (99.0, 180, ("fast", "load")),  # 180 behind it on two workers take 90 ms of words alone
         (0.0, 0, ("lexical", "deadline")),
     ],
