@@ -18,8 +18,9 @@ Scores = dict[str, float]
 TOLERANCE = 1e-6
 
 
-async def _search(http: httpx.AsyncClient, text: str, k: int = 20) -> tuple[Scores, dict[str, Any]]:
-    response = await http.post("/v1/search", json={"query": text, "k": k, "timeout_ms": 60_000, "fields": ["title"]})
+async def _search(http: httpx.AsyncClient, text: str, profile: str = "default") -> tuple[Scores, dict[str, Any]]:
+    asked = {"query": text, "k": 20, "profile": profile, "timeout_ms": 60_000, "fields": ["title"]}
+    response = await http.post("/v1/search", json=asked)
     assert response.status_code == 200, response.text
     answer = response.json()
     assert answer["degraded"] == {"is": False, "reasons": []}
@@ -39,31 +40,34 @@ def dev() -> list[str]:
     return texts
 
 
+@pytest.mark.parametrize("profile", ["default", "fast", "lexical", "dense"])
 async def test_alone_batched_rescored_streamed_and_cached_are_the_same(
-    shipped_bundles: Path, client: Client, dev: list[str]
+    profile: str, shipped_bundles: Path, client: Client, dev: list[str]
 ) -> None:
-    """Every dev query, five ways: by itself, among all the others, from the cache, rescored as JSON and as a stream."""
+    """Every dev query at every tier, five ways: by itself, among all the others, from the cache, rescored as JSON and as
+    a stream."""
     async with client(shipped_bundles, workers=2, max_batch=8) as http:
-        alone = {text: (await _search(http, text))[0] for text in dev}
-        cached = [await _search(http, text) for text in dev]
+        alone = {text: (await _search(http, text, profile))[0] for text in dev}
+        cached = [await _search(http, text, profile) for text in dev]
         assert all(answer["cached"] for _, answer in cached)
         for text, (scores, _) in zip(dev, cached, strict=True):
             _same(scores, alone[text])
     async with client(shipped_bundles, workers=2, max_batch=8) as http:
-        together = await asyncio.gather(*(_search(http, text) for text in dev))
+        together = await asyncio.gather(*(_search(http, text, profile) for text in dev))
         assert not any(answer["cached"] for _, answer in together)
         for text, (scores, _) in zip(dev, together, strict=True):
             _same(scores, alone[text])
         items = [{"query": text, "candidates": [{"id": one} for one in alone[text]]} for text in dev]
         lines = await http.post(
             "/v1/rescore",
+            params={"profile": profile},
             content="".join(json.dumps(item) + "\n" for item in items),
             headers={"content-type": "application/x-ndjson"},
         )
         streamed = [json.loads(line) for line in lines.text.splitlines()]
         assert len(streamed) == len(items)
         for text, item, line in zip(dev, items, streamed, strict=True):
-            response = await http.post("/v1/rescore", json={"items": [item]})
+            response = await http.post("/v1/rescore", json={"items": [item], "profile": profile})
             for results in (response.json()["items"][0]["results"], line["results"]):
                 assert [result["index"] for result in results] == list(range(len(alone[text])))
                 _same(dict(zip(alone[text], (r["score"] for r in results), strict=True)), alone[text])
