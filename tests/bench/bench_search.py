@@ -30,7 +30,15 @@ PLOT = ROOT / "artifacts" / "bench" / "search.png"
 _BLOCK = 20
 Samples = dict[str, list[float]]
 
-KERNELS = ("tokenizer.encode", "session.run", "static look-up", "index.search", "BM25", "features + rerank", "bare FastAPI POST")
+KERNELS = (
+    "tokenizer.encode",
+    "session.run",
+    "static look-up",
+    "index.search",
+    "BM25",
+    "features + rerank",
+    "bare FastAPI POST",
+)
 
 
 def texts(rounds: int) -> list[str]:
