@@ -32,7 +32,13 @@ def clarity_of(words: Floats, vector: Floats | None, near: Floats) -> Clarity:
     best = float(words[0]) if len(words) else 0.0
     fortieth = float(words[NEAREST - 1]) if len(words) >= NEAREST else 0.0
     length = 0.0 if vector is None else math.sqrt(float(np.dot(vector, vector)))
-    return best, fortieth, length, float(near[:NEAREST].std()) if len(near) >= NEAREST else 0.0
+    return best, fortieth, length, _spread(near[:NEAREST]) if len(near) >= NEAREST else 0.0
+
+
+def _spread(scores: Floats) -> float:
+    """Standard deviation; numpy's own takes three times as long on forty numbers."""
+    off = scores - scores.sum() / np.float32(len(scores))
+    return math.sqrt(float(np.dot(off, off)) / len(scores))
 
 
 @dataclass(frozen=True, slots=True)
