@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from app.errors import CorruptPart
+from app.runtime.onnx import OnnxEncoder
 from app.search.collections import Encoders
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, Encoder
 from app.search.probes import Probes, cosines
+from app.search.searcher import Searcher
 from models.half import NotInt8, float_graph, with_half
 from models.parity import PROBE_TEXTS, SAMPLE, compare, encode_each, encode_padded, onnx_encoder, token_ids
 from scripts.build import DEFAULT_ENCODER
-from tests.bench.bench_gpu import LEAST_FP16, LEAST_INT8, LEAST_OVERLAP
+from tests.bench.bench_gpu import LEAST_FP16, LEAST_INT8, LEAST_OVERLAP, overlap, texts
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +84,15 @@ def test_an_encoder_that_strays_on_this_machine_is_not_served(half: Path, tmp_pa
     with pytest.raises(CorruptPart, match=r"int8 on this machine's cpu .* mean cosine 0\.\d+ over 16 texts"):
         Encoders("cpu", checked=True).load(tmp_path, manifest(tmp_path))
     Encoders("cpu").load(tmp_path, manifest(tmp_path))  # the gate looks for itself
+
+
+def test_int8_finds_what_float32_finds(esci: Searcher, tmp_path: Path) -> None:
+    """Over the shipped queries and the vectors that are served: mean cosine, and the ten nearest products in common."""
+    float_graph(DEFAULT_ENCODER / MODEL, tmp_path / "fp32.onnx", np.float32)
+    asked = texts()
+    ids = [esci.encoder._query_tokens.encode(text).ids for text in asked]
+    exact, served = OnnxEncoder(tmp_path / "fp32.onnx", "cpu").encode(ids), esci.encoder.queries(asked)
+    held = np.stack([esci.vectors.vector(row) for row in range(len(esci.catalog))])
+    assert cosines(exact, served).mean() >= LEAST_INT8
+    assert overlap(exact, served, held) >= 0.95
+    assert overlap(exact, np.roll(served, 1, axis=0), held) < 0.2, "the control: other queries' products"
