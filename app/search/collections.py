@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from app import metrics
-from app.errors import AisleError, BadInput, BundleError, CorruptPart, NotFound, Unavailable
+from app.errors import AisleError, BadInput, BundleError, CorruptPart, EncoderUnavailable, NotFound, Unavailable
 from app.index import bundle
 from app.index.catalog import Catalog
 from app.index.dense import FaissIndex
@@ -26,7 +26,7 @@ from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.classify import classifier_of
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
-from app.search.plan import ladder
+from app.search.plan import WORDS, ladder
 from app.search.rerank import Ranking
 from app.search.searcher import RescoreJob, Searcher, SearchJob, tier_ms
 from app.search.static import StaticEncoder
@@ -71,7 +71,13 @@ class Encoders:
 
     def _trusted(self, folder: Path) -> Encoder:
         """An encoder that makes here what its network made, else the CPU's where a GPU strays and nobody insisted."""
-        encoder = Encoder(folder, self._provider)
+        try:
+            encoder = Encoder(folder, self._provider)
+        except EncoderUnavailable as error:
+            if self._provider != "auto":
+                raise
+            _log.warning("%s; the CPU takes its place", error.detail)
+            encoder = Encoder(folder, "cpu")
         if self._checked and (strayed := encoder.strayed()):
             if encoder.provider == "cpu" or self._provider != "auto":
                 raise CorruptPart(f"{MODEL}: {strayed}")
@@ -176,15 +182,19 @@ def _warm_beside(searcher: Searcher, text: str) -> None:
 def _measure(searcher: Searcher, texts: list[str]) -> None:
     """What each tier costs on this machine, for the plans of searches that have little time."""
     for profile in ladder(searcher.ranking.profiles["default"], searcher.ranking):
-        spent = []
+        spent: list[float] = []
+        words: list[float] = []
         for number in range(_MEASURED + 1):
             request = SearchRequest(texts[number % len(texts)], profile=profile.name)
             job = SearchJob(searcher, searcher.query(request), perf_counter())
             searcher.search([job])
             if number and (cost := tier_ms(job)) is not None:
                 spent.append(cost)
+                words += [timing.ms for timing in job.timings if timing.stage == "lexical"]
         if spent:
             searcher.costs.begin(profile.name, spent)
+        if words:
+            searcher.costs.begin(WORDS, words)
 
 
 class Collections:

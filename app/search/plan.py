@@ -18,9 +18,14 @@ from app.types import TIER_FAST, TIER_LEXICAL
 
 DEADLINE, LOAD = "deadline", "load"
 """Why a tier was left for a cheaper one: the time of this search would not do, or others wait."""
-# Of its time a search keeps this share in hand as long as others wait behind it, by how far down the ladder it is: a
-# queue then stands where the dearer tier is given up long before the deadline, and never where everything is late.
-_RESERVES = (0.75, 0.4)
+WORDS = "words"
+"""What the lexical stage itself costs, beside the tiers."""
+# Of its time a search keeps this share in hand as long as others wait behind it: a queue then stands where the dearer
+# tier is given up long before the deadline, and never where everything is late.
+_RESERVE_COMPUTED, _RESERVE_LOOKED_UP = 0.75, 0.4
+# A tier that nobody has tried for so long is tried once, whatever it is thought to cost: at worst that one search is
+# answered by the words. It may have been measured on a busy machine.
+_UNTRIED_S = 5.0
 # An estimate that nobody has renewed goes back towards what was measured at the start, so that a tier that was given up
 # while its encoder stalled is tried again.
 _HALF_LIFE_S = 1.0
@@ -37,10 +42,11 @@ class _Cost:
         self._base = self._mean = self._deviation = self._base_deviation = 0.0
         self._renewed = -inf
 
-    def begin(self, samples: Sequence[float]) -> None:
-        ordered = sorted(samples)
-        self._base = self._mean = ordered[len(ordered) // 2]
-        self._deviation = self._base_deviation = ordered[(3 * len(ordered)) // 4] - self._mean
+    def begin(self, samples: Sequence[float], at: float) -> None:
+        ordered = sorted(samples)  # the quicker half: others may be at work while a version is loaded
+        self._base = self._mean = ordered[len(ordered) // 4]
+        self._deviation = self._base_deviation = ordered[len(ordered) // 2] - self._mean
+        self._renewed = at
 
     def seen(self, ms: float, at: float) -> None:
         self._mean, self._deviation = self._aged(at)
@@ -48,6 +54,14 @@ class _Cost:
         self._mean += _RATE * off
         self._deviation += _RATE * (abs(off) - self._deviation)
         self._renewed = at
+
+    def untried(self, at: float) -> bool:
+        """Whether it is time to try; then the next time is as far off again."""
+        due = at - self._renewed > _UNTRIED_S
+        if due:
+            self._renewed = at
+            self._mean, self._deviation = self._base, self._base_deviation
+        return due
 
     def expected(self, at: float) -> float:
         mean, deviation = self._aged(at)
@@ -69,7 +83,7 @@ class Costs:
 
     def begin(self, tier: str, samples_ms: Sequence[float]) -> None:
         """What was measured when the version was loaded."""
-        self._tiers.setdefault(tier, _Cost()).begin(samples_ms)
+        self._tiers.setdefault(tier, _Cost()).begin(samples_ms, self._clock())
 
     def seen(self, tier: str, ms: float) -> None:
         """What one search took."""
@@ -79,6 +93,15 @@ class Costs:
         """What the next one is expected to take, on the careful side; 0 where nothing is known yet."""
         cost = self._tiers.get(tier)
         return 0.0 if cost is None else cost.expected(self._clock())
+
+    def least_ms(self, steps: Sequence[Profile]) -> float:
+        """What a search takes at the last of the steps, its words included."""
+        return self.ms(WORDS) + self.ms(steps[-1].name)
+
+    def untried(self, tier: str) -> bool:
+        """Whether a tier has not been tried for long; asking counts as a try."""
+        cost = self._tiers.get(tier)
+        return cost is not None and cost.untried(self._clock())
 
 
 def ladder(profile: Profile, ranking: Ranking) -> tuple[Profile, ...]:
@@ -96,11 +119,13 @@ def fitting(
     """The best of the steps that fits, and why it is not the first (None where it is). `left_ms` until the deadline of
     a search that had `budget_ms` when it came."""
     reason: str | None = None
-    for place, profile in enumerate(steps[:-1]):
+    queue_ms = load.waiting / load.workers * costs.least_ms(steps)
+    for profile in steps[:-1]:
         after = left_ms - costs.ms(profile.name)
-        queue_ms = load.waiting / load.workers * costs.ms(steps[-1].name)
-        reserve = _RESERVES[min(place, len(_RESERVES) - 1)] * budget_ms if load.waiting else 0.0
-        if after >= max(reserve, queue_ms):
+        share = _RESERVE_LOOKED_UP if profile.looked_up else _RESERVE_COMPUTED
+        if after >= max(share * budget_ms if load.waiting else 0.0, queue_ms):
+            return profile, reason
+        if not load.waiting and left_ms > 0 and costs.untried(profile.name):
             return profile, reason
         reason = reason or (DEADLINE if after < 0 else LOAD)
     return steps[-1], reason

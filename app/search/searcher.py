@@ -31,7 +31,7 @@ from app.search.embed import Encoder
 from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
-from app.search.plan import Costs, fitting, ladder
+from app.search.plan import DEADLINE, WORDS, Costs, fitting, ladder
 from app.search.relax import Relaxed, nothing_left, relaxations
 from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
 from app.search.static import StaticEncoder, blended
@@ -159,7 +159,7 @@ class Searcher:
         """What a query's vector depends on besides its text; None where it is sooner made than remembered."""
         if not profile.uses_dense or profile.looked_up:
             return None
-        return f"{self.encoder.digest} {self.version}" if profile.static else self.encoder.digest
+        return f"{self.encoder.digest} {self.version} {profile.static}" if profile.static else self.encoder.digest
 
     def search(self, jobs: Sequence[SearchJob], load: Load = IDLE) -> None:
         """All stages after the queue, for a batch. Each job ends with an answer or an error."""
@@ -171,6 +171,7 @@ class Searcher:
         self._embed(jobs, load)
         for job in jobs:
             if job.error is not None or expired(job, now()):
+                self._learn(job)  # an encoder that takes too long is what most needs to be known
                 continue
             try:
                 answer = self._answer(job)
@@ -186,7 +187,7 @@ class Searcher:
         if job.found is None or not job.query.profile.uses_words:
             return None
         late = SearchJob(self, job.query, job.submitted, words=job.words, found=job.found)
-        late.degraded = [*job.degraded, "deadline"]
+        late.degraded = [*(reason for reason in job.degraded if reason != DEADLINE), DEADLINE]
         return self._answer(late)
 
     def rescore(self, job: RescoreJob) -> None:
@@ -277,21 +278,25 @@ class Searcher:
             return
         for job in waiting:
             self._plan(job, load)
-        for looked_up in (True, False):
-            self._embed_together([job for job in waiting if job.profile.looked_up is looked_up])
+        for share in {job.profile.static for job in waiting}:
+            self._embed_together([job for job in waiting if job.profile.static == share])
 
     def _plan(self, job: SearchJob, load: Load) -> None:
         """Before the encoder: the tier that fits the time that is left."""
         if job.deadline == inf:
             return
-        steps = ladder(job.query.profile, self.ranking)
+        steps = ladder(job.profile, self.ranking)
         left_ms = (job.deadline - now()) * 1e3
         profile, reason = fitting(steps, self.costs, left_ms, job.query.request.timeout_ms, load)
         if reason is not None:
             job.planned = profile
-            job.degraded.append(reason)
+            if reason not in job.degraded:
+                job.degraded.append(reason)
 
     def _learn(self, job: SearchJob) -> None:
+        for stage in job.timings:
+            if stage.stage == "lexical":
+                self.costs.seen(WORDS, stage.ms)
         spent = tier_ms(job)
         if spent is not None:
             self.costs.seen(job.profile.name, spent)
@@ -348,8 +353,10 @@ class Searcher:
         if job.query.filter is not None:
             tries.append(nothing_left(asked))
         for one in tries:
+            if expired(job, now()):
+                return None
             again = SearchJob(self, replace(job.query, text=one.text), job.submitted, timings=job.timings, relaxed=one)
-            again.degraded = list(job.degraded)
+            again.degraded, again.deadline, again.planned = list(job.degraded), job.deadline, job.planned
             self._find_words(again)
             self._embed([again])
             answer = self._answer(again)
@@ -483,8 +490,9 @@ class Searcher:
 
 def tier_ms(job: SearchJob) -> float | None:
     """What a job's tier took from the encoder on. None where that tells nothing of the tier: it was helped by a cache,
-    or took another way."""
-    if job.query.text is None or job.relaxed or "encoder_error" in job.degraded:
+    or took another way, or was asked for more than hits."""
+    request = job.query.request
+    if job.query.text is None or job.relaxed or request.explain or request.facets or "encoder_error" in job.degraded:
         return None
     spent = {timing.stage: timing.ms for timing in job.timings}
     if job.profile.uses_dense and "embed" not in spent:

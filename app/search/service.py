@@ -21,7 +21,7 @@ from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.normalize import Query
-from app.search.plan import ladder
+from app.search.plan import WORDS, ladder
 from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
 from app.search.whynot import WhyNotJob
 from app.types import (
@@ -288,6 +288,8 @@ class SearchService:
         """Without the hop to a worker and back, which costs a quarter of such a search. Nothing runs here that can
         stall: the network stays with the workers, so that the loop can keep every deadline."""
         job.searcher.search([job])
+        if isinstance(job.error, DeadlineExceeded) and (late := job.searcher.answer_so_far(job)) is not None:
+            return late
         if job.error is not None:
             raise job.error
         assert job.answer is not None
@@ -300,8 +302,8 @@ class SearchService:
         this search has."""
         load = self._batcher.load()
         if load.waiting > load.workers:
-            cheapest = ladder(query.profile, searcher.ranking)[-1]
-            if load.waiting / load.workers * searcher.costs.ms(cheapest.name) > left_s(deadline) * 1e3:
+            least_ms = searcher.costs.least_ms(ladder(query.profile, searcher.ranking))
+            if load.waiting / load.workers * least_ms > left_s(deadline) * 1e3:
                 metrics.REFUSED.labels("deadline").inc()
                 raise Overloaded("more searches are waiting than can be answered in time; try again shortly")
 
@@ -372,9 +374,10 @@ def _count(request: SearchRequest, answer: SearchAnswer) -> None:
 
 def _is_short(job: SearchJob) -> bool:
     """Whether a search needs no run of the network, and would hold the loop for a moment only."""
-    profile = job.query.profile
-    computed = profile.uses_dense and not profile.looked_up and job.vector is None
-    return not computed and not job.query.request.facets and job.searcher.costs.ms(profile.name) < _AT_ONCE_MS
+    query, costs = job.query, job.searcher.costs
+    computed = query.profile.uses_dense and not query.profile.looked_up and (job.vector is None or query.request.relax)
+    more = query.text is None or query.filter is not None or query.request.facets
+    return not computed and not more and costs.ms(WORDS) + costs.ms(query.profile.name) < _AT_ONCE_MS
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
-from app.index.arrays import load_array, save_array
+from app.index.arrays import load_array, release, save_array
 from app.search.embed import Encoder
 from app.types import Floats
 
@@ -37,6 +37,7 @@ class StaticEncoder:
         for start in range(0, len(table), _CHECKED_AT_ONCE):
             if not np.isfinite(table[start : start + _CHECKED_AT_ONCE]).all():
                 raise CorruptPart(f"{TABLE}: a row is not finite")
+        release(table)
         return cls(table, encoder)
 
     def save(self, folder: Path) -> None:

@@ -110,3 +110,22 @@ async def test_what_cannot_be_answered_in_time_is_refused_at_the_door(
             *(http.post("/v1/search", json={"query": f"lamp {n}", "timeout_ms": 5000}) for n in range(60))
         )
         assert {one.status_code for one in patient} == {200}
+
+
+async def test_an_encoder_that_becomes_slow_is_learnt(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From searches that came too late, too: after a few that the words answered at the deadline, the static encoder
+    answers in time."""
+    async with client(tiny_bundles) as http:
+        real = Encoder.queries
+
+        def stalled(self: Encoder, texts: Sequence[str]) -> Floats:
+            time.sleep(0.12)
+            return real(self, texts)
+
+        monkeypatch.setattr(Encoder, "queries", stalled)
+        answers = [await _ask(http, f"steel mug {number}", 100) for number in range(10)]
+        told = [(answer["tier"], tuple(answer["degraded"]["reasons"])) for _, answer in answers]
+        assert told[0] == ("lexical", ("deadline",)) and told[-1] == ("fast", ("deadline",))
+        assert {reasons for _, reasons in told} == {("deadline",)}, "a reason is given once"

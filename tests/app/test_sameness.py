@@ -44,8 +44,8 @@ def dev() -> list[str]:
 async def test_alone_batched_rescored_streamed_and_cached_are_the_same(
     profile: str, shipped_bundles: Path, client: Client, dev: list[str]
 ) -> None:
-    """Every dev query at every tier, five ways: by itself, among all the others, from the cache, rescored as JSON and as
-    a stream."""
+    """Every dev query at every tier, five ways: by itself, among all the others, from the cache, rescored as JSON and
+    as a stream."""
     async with client(shipped_bundles, workers=2, max_batch=8) as http:
         alone = {text: (await _search(http, text, profile))[0] for text in dev}
         cached = [await _search(http, text, profile) for text in dev]

@@ -465,8 +465,16 @@ async def test_a_short_search_of_somebody_alone_makes_no_hop(
 
     async with client(tiny_bundles) as http:
         monkeypatch.setattr(Searcher, "search", noted)
+        batcher = http._transport.app.state.service._batcher  # type: ignore[attr-defined]
+
+        async def resting() -> None:
+            while not batcher.resting:
+                await asyncio.sleep(0.001)
+
         for profile in ("fast", "lexical", "default"):
+            await resting()
             await _search(http, f"steel mug {profile}", profile=profile)
+        await resting()
         quick = await _search(http, "folding lamp", profile="fast")
         again = await _search(http, "folding lamp", profile="fast")
         assert again["cached"] and again["hits"] == quick["hits"]

@@ -50,6 +50,14 @@ def test_what_is_seen_moves_the_estimate_to_the_careful_side_and_time_moves_it_b
     assert costs.ms("default") == pytest.approx(10.0, rel=0.1)
 
 
+def test_a_tier_that_nobody_tried_for_long_is_tried_once(costs: Costs, tiny_searcher: Searcher) -> None:
+    """Or one that was measured on a busy machine would stay given up for good. While others wait nothing is tried."""
+    steps = ladder(tiny_searcher.ranking.profiles["default"], tiny_searcher.ranking)
+    costs._clock.at += 60.0  # type: ignore[attr-defined]
+    assert fitting(steps, costs, 9.0, 100.0, Load(1, 2))[0].name == "lexical"
+    assert [fitting(steps, costs, 9.0, 100.0)[0].name for _ in range(3)] == ["default", "fast", "fast"]
+
+
 def test_the_ladder_goes_down_to_the_words(tiny_searcher: Searcher) -> None:
     """From each profile; one that has no words has nothing to fall back to."""
     profiles = tiny_searcher.ranking.profiles
@@ -83,3 +91,6 @@ def test_the_best_tier_that_fits_is_taken(
     steps = ladder(tiny_searcher.ranking.profiles["default"], tiny_searcher.ranking)
     profile, reason = fitting(steps, costs, left, 100.0, Load(waiting, 2))
     assert (profile.name, reason) == expected
+    if expected[0] == "fast":  # who asks for it gets it where the default's place would be taken by it
+        asked = ladder(tiny_searcher.ranking.profiles["fast"], tiny_searcher.ranking)
+        assert fitting(asked, costs, left, 100.0, Load(waiting, 2)) == (profile, None)
