@@ -25,7 +25,10 @@ def product_vectors(
     def fill(start: int) -> int:
         chunk = texts[start : start + _CHUNK]
         titles = encoder.products([title for title, _ in chunk])
-        wholes = encoder.products([whole for _, whole in chunk])
+        wholes = titles.copy()
+        longer = [at for at, (title, whole) in enumerate(chunk) if whole != title]
+        if longer:
+            wholes[longer] = encoder.products([chunk[at][1] for at in longer])
         vectors[start : start + len(chunk)] = (titles + wholes) / 2
         return len(chunk)
 

@@ -45,8 +45,8 @@ def smoothed(
     if not share:
         progress(len(vectors))
         return vectors, Smoothing(0, 0.0)
-    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    index = FaissIndex.build(directions.astype(np.float32))
+    directions = np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+    index = FaissIndex.build(directions)
     result = np.empty_like(vectors, dtype=np.float32)
 
     def fill(start: int) -> int:

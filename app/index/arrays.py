@@ -34,10 +34,10 @@ def load_array(path: Path, dtype: npt.DTypeLike, *shape: int | None) -> npt.NDAr
     return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
 
 
-def release(array: npt.NDArray[Any]) -> None:
-    """Let go of a mapped array's pages, which a check has just read: they stay in the system's page cache, and count as
-    memory of this process only once a search needs them. Nothing happens to an array that is not mapped."""
-    owner: Any = array
+def release(mapped: npt.NDArray[Any] | mmap.mmap | bytes) -> None:
+    """Let go of a mapped file's pages, which a check has just read: they stay in the system's page cache, and count as
+    memory of this process only once a search needs them. Nothing happens to what is not mapped."""
+    owner: Any = mapped
     while owner is not None and not isinstance(owner, mmap.mmap):
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
     if owner is not None and hasattr(mmap, "MADV_DONTNEED"):

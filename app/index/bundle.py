@@ -10,6 +10,7 @@
     │   ├── encoder.onnx tokenizer.json encoder.json
     │   ├── static.npy        rows of the static query encoder, where it passed its check
     │   ├── dense.faiss embeddings.npy hashes.npy    what is searched; what the next build may reuse
+    │   ├── dense.codes.npy      stored vectors, where dense.faiss holds only what chooses among them
     │   ├── lexical.* catalog.*
     │   ├── golden.json       queries and their expected answers, re-run at every start
     │   └── gate.*.tsv        judgements that this version and its successors are gated on, where there are any
@@ -31,6 +32,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +52,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LARGEST_MANIFEST_BYTES = 4 << 20
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _TEMPORARY = ".building-"
+_HASHED_AT_ONCE = 4  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +240,13 @@ class BundleStore:
         found = {path.name for path in folder.iterdir()} - {MANIFEST}
         for name in sorted(found - manifest.parts.keys()):
             raise CorruptPart(f"{name}: not in the manifest")
-        for name, (digest, size) in manifest.parts.items():
-            _check_part(folder / name, digest, size)
+        with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:  # hashing lets go of the interpreter
+            checks = [pool.submit(_check_part, folder / name, *part) for name, part in manifest.parts.items()]
+            try:
+                for check in checks:  # in the manifest's order, so that the same part is named every time
+                    check.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
         return manifest
 
 

@@ -1,7 +1,8 @@
 """The catalogue: what each row is, in columns to filter, sort and count by and in documents to give back.
 
-Files of a catalogue, all read by memory map: `catalog.json` (schema, number of rows), `catalog.ids.*`,
-`catalog.documents.*`, `catalog.<i>.*` for the column of the i-th field, and `catalog.popularity.*.npy`.
+Files of a catalogue: `catalog.json` (schema, number of rows), `catalog.ids.*`, `catalog.documents.*`, `catalog.<i>.*`
+for the column of the i-th field, and `catalog.popularity.*.npy`. All are mapped into memory but the documents, which
+are read one by one when an answer needs them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import orjson
 
 from app.errors import AisleError, BadInput, CorruptPart
-from app.index.arrays import load_array, save_array
+from app.index.arrays import load_array, release, save_array
 from app.index.columns import (
     COLUMN_TYPES,
     Blobs,
@@ -192,11 +193,13 @@ class Catalog:
             if spec.type in COLUMN_TYPES:
                 columns[spec.name] = COLUMN_TYPES[spec.type].load(folder / f"catalog.{number}", rows)
         ids = StringTable.load(folder / "catalog.ids", rows)
-        documents = Blobs.load(folder / "catalog.documents", rows)
+        documents = Blobs.load(folder / "catalog.documents", rows, mapped=False)
         order = load_array(folder / "catalog.popularity.order.npy", np.int32, rows)
         rank = load_array(folder / "catalog.popularity.rank.npy", np.int32, rows)
         if rows and not _is_permutation(order, rank):
             raise CorruptPart("catalog.popularity.order.npy: not an order of the rows")
+        release(order)
+        release(rank)
         return cls(schema, ids, documents, columns, order, rank)
 
 

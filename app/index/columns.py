@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
-from app.index.arrays import load_array, save_array
+from app.index.arrays import load_array, release, save_array
 from app.types import Mask, Rows
 
 Codes = npt.NDArray[np.int32]
@@ -24,10 +25,26 @@ Counts = list[tuple[str | bool, int]]
 MISSING = -1
 
 
+class OpenFile:
+    """Bytes of a file, read when they are asked for: what is seldom needed, and then little of it, is not worth a map,
+    whose every touch would count 64 KB as this process's memory. Any number of threads may read at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._length = path.stat().st_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._length)
+        return os.pread(self._file.fileno(), max(0, stop - start), start)
+
+
 class Blobs:
     """Byte strings back to back in one blob: entry i is `blob[offsets[i]:offsets[i + 1]]`."""
 
-    def __init__(self, blob: bytes | mmap.mmap, offsets: Offsets) -> None:
+    def __init__(self, blob: bytes | mmap.mmap | OpenFile, offsets: Offsets) -> None:
         self._blob = blob
         self._offsets = offsets
 
@@ -49,20 +66,35 @@ class Blobs:
     def __iter__(self) -> Iterator[bytes]:
         return (self._blob[start:end] for start, end in pairwise(self._offsets.tolist()))
 
+    def release(self) -> None:
+        """Let go of the memory that a check has touched."""
+        for part in (self._blob, self._offsets):
+            if not isinstance(part, OpenFile):
+                release(part)
+
     def save(self, stem: Path) -> None:
         stem.with_name(f"{stem.name}.bin").write_bytes(self._blob[:])
         save_array(stem.with_name(f"{stem.name}.offsets.npy"), self._offsets)
 
     @classmethod
-    def load(cls, stem: Path, length: int | None) -> Blobs:
-        """Map the blob and its offsets; `length` is the number of entries, None where nothing states it."""
+    def load(cls, stem: Path, length: int | None, *, mapped: bool = True) -> Blobs:
+        """Map the offsets and the blob, or only open it; `length` is the number of entries, None where nothing states
+        it."""
         path = stem.with_name(f"{stem.name}.bin")
         offsets_path = stem.with_name(f"{stem.name}.offsets.npy")
         offsets = load_array(offsets_path, np.int64, None if length is None else length + 1)
-        blob = _map_file(path)
+        blob = _map_file(path) if mapped else _open_file(path)
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(blob) or np.any(offsets[1:] < offsets[:-1]):
             raise CorruptPart(f"{offsets_path.name}: offsets do not divide the {len(blob)} bytes of {path.name}")
+        release(offsets)
         return cls(blob, offsets)
+
+
+def _open_file(path: Path) -> OpenFile:
+    try:
+        return OpenFile(path)
+    except OSError as error:
+        raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
 
 
 def _map_file(path: Path) -> bytes | mmap.mmap:
@@ -119,6 +151,7 @@ class StringTable:
                 entry.decode()
             except UnicodeDecodeError as error:
                 raise CorruptPart(f"{stem.name}.bin: {entry[:60]!r} is not UTF-8") from error
+        blobs.release()
         return cls(blobs)
 
 
@@ -214,7 +247,10 @@ class KeywordColumn:
         filled = offsets[1:] > offsets[:-1]
         if not np.array_equal(first[filled], codes[offsets[:-1][filled]]) or np.any(first[~filled] != MISSING):
             raise CorruptPart(f"{first_path.name}: not the first values of the rows")
-        return cls(values, offsets, codes, first)
+        column = cls(values, offsets, codes, first)
+        for part in (offsets, codes, first):
+            release(part)
+        return column
 
 
 class NumberColumn:

@@ -6,11 +6,10 @@ score comes from one row-wise kernel over float16 codes, of which there is one c
 the product alone, not on who else was asked for.
 
 Which FAISS type: a flat scan over float16 codes up to FLAT_UP_TO products (exact, and at this size as fast as
-anything). Beyond that inverted lists (Jégou, Douze and Schmid 2011) whose entries are four bits a pair of dimensions or
-so, read sixteen at a time in registers (André, Kermarrec and Le Scouarnec 2015): a list's rows are ranked roughly, the
-best of them exactly. The codes then lie in a file of their own, mapped into memory, which replicas on one machine
-share. A graph (HNSW) over the codes needs five times the memory beside them and thirty times the time to build, and is
-slower at the same recall; versions that have one are still served. Measured in docs/decisions/scale.md.
+anything). Beyond that inverted lists (Jégou, Douze and Schmid 2011) whose entries are four bits a pair of dimensions,
+looked up in registers many at a time (André, Kermarrec and Le Scouarnec 2015): the rows of the lists nearest to a query
+are ranked roughly, the best of them exactly. The codes then lie in a file of their own, mapped into memory, which
+replicas on one machine share. Versions with a graph (HNSW), as earlier releases built them, are still served.
 
 The planner: where the filter leaves few rows, all of them are scored, which is exact and then cheaper; else the fewer
 it leaves, the more lists are read, because the nearest allowed rows lie further away. Selectors were silently ignored
@@ -48,8 +47,10 @@ _EXACT_SCAN_UP_TO = 20_000
 _LISTS_A_ROOT = 4  # lists for each of the square root of the products: as many as make reading centres and lists equal
 _TRAINED_ON = 64  # products a list
 _ROUNDS = 10  # of k-means
-_READ = 64  # lists, without a filter
-_ROUGHLY = 4  # times as many are ranked roughly as are wanted
+_READ = 208  # lists
+_READ_FILTERED = 512  # lists, for half of the rows or more: under a filter what is missing is seen sooner
+_ROUGHLY = 5  # times as many are ranked roughly as are wanted
+_ALONE = 11  # FAISS's way through the lists that is fastest for one query on one thread; others wake a team
 _HNSW_EF_SEARCH = 256
 _LOAD_LIMIT_BYTES = 1 << 38
 
@@ -91,6 +92,8 @@ class FaissIndex:
         codes.flags.writeable = False
         self._codes = codes
         self._listed = isinstance(index, faiss.IndexIVFPQFastScan)
+        if self._listed:
+            index.implem = _ALONE
         self.kind = _kind(index)
 
     @classmethod
@@ -171,17 +174,21 @@ class FaissIndex:
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         if self._listed:
-            return faiss.SearchParametersIVF(sel=selector, nprobe=self._read(wanted, share))
+            return faiss.SearchParametersIVF(
+                sel=selector, nprobe=self._read(wanted, None if allowed is None else share)
+            )
         if self.kind in EXACT_KINDS:
             return None if selector is None else faiss.SearchParameters(sel=selector)
         # The walk counts refused rows too: the fewer are allowed, the further it must go to meet as many of them.
         return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(_HNSW_EF_SEARCH, wanted) / share))
 
-    def _read(self, wanted: int, share: float) -> int:
-        """How many lists: more for a filter, and at least as many as hold three times what is wanted."""
+    def _read(self, wanted: int, share: float | None) -> int:
+        """How many lists. Half the rows gone, the nearest hundred reach further, but not twice as many lists: their
+        number grows with the root of what is gone. At least as many as hold three times what is wanted."""
         lists = int(self._index.nlist)
-        held = len(self) * share / lists  # allowed rows a list
-        return min(lists, max(round(_READ / share), round(3 * wanted / held)))
+        held = len(self) * (share or 1.0) / lists  # allowed rows a list
+        read = _READ if share is None else _READ_FILTERED * max(1.0, math.sqrt(0.5 / share))
+        return min(lists, max(round(read), round(3 * wanted / held)))
 
     def scores(self, query: Floats, rows: Rows) -> Floats:
         return dot_rows(self._codes, rows, query)
@@ -204,8 +211,9 @@ def _lists(vectors: Floats) -> Any:
 
 
 def _parts(dimension: int) -> int:
-    """How many four-bit codes a vector has: one for four dimensions where that divides."""
-    return dimension // next(width for width in (4, 3, 2, 5, 7, 1) if dimension % width == 0)
+    """How many four-bit codes a vector has: one a pair of dimensions. With fewer, more rows had to be ranked exactly
+    for the same recall, and each of those costs a walk to memory."""
+    return dimension // (2 if dimension % 2 == 0 else 1)
 
 
 def _kind(index: Any) -> str:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from app.errors import CorruptPart
 from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
-from app.index.arrays import load_array, save_array
+from app.index.arrays import load_array, release, save_array
 from app.index.chinese import MODIFIER
 from app.index.negation import NOT
 from app.index.postings import (
@@ -216,6 +216,8 @@ class LexicalIndex:
             raise ValueError("postings and statistics do not fit each other")
         if not sound(postings.starts, postings.rows, postings.impacts, peaks, products):
             raise ValueError("postings out of range or out of order")
+        release(postings.rows)
+        release(postings.impacts)
         known = folder / SYNONYMS
         synonyms = Synonyms.from_json(json.loads(known.read_bytes())) if known.exists() else NO_SYNONYMS
         titles = Titles.load(folder, products, vocabulary.numbers)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.index import title_kernels
-from app.index.arrays import load_array, save_array
+from app.index.arrays import load_array, release, save_array
 from app.index.negation import NOT
 from app.index.postings import TokenizedField, frozen
 from app.types import Floats, Rows
@@ -81,6 +81,8 @@ class Titles:
             raise ValueError("the titles' ends do not fit their terms")
         if len(terms) and not -1 <= int(terms.min()) <= int(terms.max()) < len(numbers):
             raise ValueError("a title holds a term that is not in the vocabulary")
+        release(terms)
+        release(ends)
         return cls(TokenizedField(terms, ends), separators_in(numbers))
 
     def features(self, query: TitleQuery, rows: Rows) -> Floats:

@@ -209,6 +209,16 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, name: str, da
         Catalog.load(tmp_path)
 
 
+def test_documents_are_read_not_mapped(tmp_path: Path) -> None:
+    """They would count as memory of every process that answers; the ids, which every search needs, are mapped."""
+    Catalog.build(MADE, SCHEMA).save(tmp_path)
+    loaded = Catalog.load(tmp_path)
+    assert loaded.document(7) == Catalog.build(MADE, SCHEMA).document(7)
+    maps = Path("/proc/self/maps").read_text()
+    assert f"{tmp_path}/catalog.ids.bin" in maps
+    assert f"{tmp_path}/catalog.documents.bin" not in maps
+
+
 def test_a_pickled_array_is_never_loaded(tmp_path: Path) -> None:
     """An array file that holds Python objects is refused, not unpickled."""
     Catalog.build(MADE, SCHEMA).save(tmp_path)
