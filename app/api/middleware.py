@@ -62,7 +62,7 @@ class Edge:
 
     def _alone(self, scope: Scope, at: float) -> bool:
         """Whether no other connection has asked within the last milliseconds; unnamed ones cannot be told apart."""
-        client, before, self._asked_at = scope["client"], self._asked_at, at
+        client, before, self._asked_at = scope.get("client"), self._asked_at, at
         if client != self._last_client:
             self._last_client, self._other_at = client, before
         return client is not None and at - self._other_at > _ALONE_S
