@@ -6,10 +6,22 @@ series.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    # A process that serves never forks; prometheus_client asks for its number thirty times a search.
+    values.ValueClass = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -34,7 +46,9 @@ REQUEST_SECONDS = Histogram(
     buckets=_REQUEST_BUCKETS,
     registry=REGISTRY,
 )
-IN_FLIGHT = Gauge("aisle_http_requests_in_flight", "Requests being answered now.", registry=REGISTRY)
+IN_FLIGHT = Gauge(
+    "aisle_http_requests_in_flight", "Requests being answered now.", multiprocess_mode="livesum", registry=REGISTRY
+)
 STAGE_SECONDS = Histogram(
     "aisle_stage_duration_seconds",
     "Wall time of one stage of a search.",
@@ -66,7 +80,13 @@ CACHE = Counter(
     ["kind", "level", "event"],
     registry=REGISTRY,
 )
-CACHE_BYTES = Gauge("aisle_cache_local_bytes", "Bytes held by the first level.", ["kind"], registry=REGISTRY)
+CACHE_BYTES = Gauge(
+    "aisle_cache_local_bytes",
+    "Bytes held by the first level.",
+    ["kind"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
 REDIS_ERRORS = Counter(
     "aisle_redis_errors_total",
     "Redis calls that failed, by cause (timeout, connection, reply, late, breaker_open).",
@@ -74,7 +94,10 @@ REDIS_ERRORS = Counter(
     registry=REGISTRY,
 )
 REDIS_BREAKER_OPEN = Gauge(
-    "aisle_redis_breaker_open", "1 while Redis is skipped after repeated failures.", registry=REGISTRY
+    "aisle_redis_breaker_open",
+    "1 while Redis is skipped after repeated failures.",
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
 )
 SINGLE_FLIGHT_SHARED = Counter(
     "aisle_single_flight_shared_total",
@@ -82,7 +105,11 @@ SINGLE_FLIGHT_SHARED = Counter(
     registry=REGISTRY,
 )
 QUEUE_WAITING = Gauge(
-    "aisle_queue_waiting", "Tickets waiting for a worker, by priority.", ["priority"], registry=REGISTRY
+    "aisle_queue_waiting",
+    "Tickets waiting for a worker, by priority.",
+    ["priority"],
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
 )
 BATCH_SIZE = Histogram(
     "aisle_batch_size",
@@ -106,17 +133,27 @@ REFUSED = Counter("aisle_refused_total", "Requests refused at the door, by reaso
 RESCORED = Counter(
     "aisle_rescored_pairs_total", "Pairs rescored, by the candidate's form (id, text).", ["form"], registry=REGISTRY
 )
-READY = Gauge("aisle_ready", "1 while the service answers searches.", registry=REGISTRY)
+READY = Gauge(
+    "aisle_ready",
+    "1 while the service answers searches (of several processes: all of them).",
+    multiprocess_mode="livemin",
+    registry=REGISTRY,
+)
+STARTS = Counter(
+    "aisle_process_starts_total", "Processes that began to serve; more than there are: one ended.", registry=REGISTRY
+)
 BUNDLE = Gauge(
     "aisle_bundle_products",
     "Products in the served version, by collection.",
     ["collection"],
+    multiprocess_mode="livemin",
     registry=REGISTRY,
 )
 BUNDLE_LOADED = Gauge(
     "aisle_bundle_loaded_timestamp_seconds",
     "When the served version was loaded, by collection.",
     ["collection"],
+    multiprocess_mode="livemin",
     registry=REGISTRY,
 )
 RELOADS = Counter(
@@ -125,4 +162,49 @@ RELOADS = Counter(
     ["collection", "outcome"],
     registry=REGISTRY,
 )
-BUILD = Info("aisle_build", "Version of aisle and the execution provider of its encoder.", registry=REGISTRY)
+BUILD = Gauge(
+    "aisle_build_info",
+    "1; the labels tell the version of aisle and the execution provider of its encoder.",
+    ["version", "provider"],
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+
+
+def exposed() -> CollectorRegistry:
+    """What a scrape reads: this process's metrics or, where several processes serve, those of all together."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]  # its own is not annotated
+    registry.register(_Processes(Path(folder)))
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class _Processes(Collector):
+    """What the processes take together, under the names that a single one has."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        pids = {int(file.stem.rpartition("_")[2]) for file in self._folder.glob("*.db")}
+        alone = [ProcessCollector(pid=partial(int, pid), registry=None) for pid in sorted(pids)]
+        return _together(metric for collector in alone for metric in collector.collect())
+
+
+def _together(metrics: Iterator[Metric]) -> Iterable[Metric]:
+    """Sums, but for what is a point in time or a limit."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        if metric.name not in found:
+            found[metric.name] = metric
+            continue
+        least = metric.name in ("process_start_time_seconds", "process_max_fds")
+        for at, sample in enumerate(metric.samples):
+            before = found[metric.name].samples[at].value
+            value = min(before, sample.value) if least else before + sample.value
+            found[metric.name].samples[at] = sample._replace(value=value)
+    return found.values()

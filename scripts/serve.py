@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from app.main import serve
+from app.processes import serve
 from app.settings import Settings, SettingsError
 from scripts.output import Output
 

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 # Who may import whom, inside app; a leaf imports only leaves.
 LEAVES = {"app", "app.types", "app.errors", "app.metrics"}
 ALLOWED = {
+    "app.processes": {"app.main", "app.runtime", "app.settings"},
     "app.main": {"app.api", "app.search", "app.index", "app.runtime", "app.settings"},
     "app.api": {"app.api", "app.search"},
     "app.search": {"app.search", "app.index", "app.runtime"},

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app.api.endpoint import Bytes, route, service_of
-from app.metrics import REGISTRY
+from app.metrics import exposed
 
 _OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -58,6 +58,6 @@ def _exposition(scope: Scope) -> Bytes:
     # prometheus_client's own negotiation raises on a version that is no number.
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
     if b"application/openmetrics-text" in accept:
-        text: bytes = generate_openmetrics(REGISTRY)  # type: ignore[no-untyped-call]  # its own is not annotated
+        text: bytes = generate_openmetrics(exposed())  # type: ignore[no-untyped-call]  # its own is not annotated
         return Bytes(text, media_type=_OPENMETRICS)
-    return Bytes(generate_latest(REGISTRY), media_type=CONTENT_TYPE_PLAIN_0_0_4.encode())
+    return Bytes(generate_latest(exposed()), media_type=CONTENT_TYPE_PLAIN_0_0_4.encode())

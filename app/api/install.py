@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from app.api import classify, docs, health, page, problems, products, rerank, rescore, search, whynot
+from app.api.endpoint import Endpoint
 from app.api.middleware import Edge
 from app.api.openapi import document
 from app.api.options import EdgeOptions
@@ -25,10 +26,12 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
     redirect would trust the Host header."""
     app.state.service = service
     app.state.edge = options
-    app.router.routes.extend(_routes(options))
+    routes = _routes(options)
+    app.router.routes.extend(routes)
     app.add_exception_handler(AisleError, problems.handle)
     app.add_exception_handler(HTTPException, problems.handle)
-    app.add_middleware(Edge, service=service, max_body_bytes=options.max_body_bytes)
+    plain = {one.path: one.endpoint for one in routes if isinstance(one.endpoint, Endpoint) and "{" not in one.path}
+    app.add_middleware(Edge, service=service, max_body_bytes=options.max_body_bytes, direct=plain)
     app.openapi = lambda: document(app.routes)  # type: ignore[method-assign]  # as FastAPI says
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 import secrets
+from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from app import metrics
 from app.api import problems
 from app.api.endpoint import Endpoint, Header
 from app.api.schemas import NDJSON, RESCORE_PATH
-from app.errors import InputTooLarge
+from app.errors import AisleError, InputTooLarge
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
@@ -35,10 +36,14 @@ CLIENT_GONE = 499  # nginx's word for a request that nobody waited for
 
 
 class Edge:
-    """Wraps the application. `max_body_bytes` holds for every body but a streamed one, whose lines are limited."""
+    """Wraps the application. `max_body_bytes` holds for every body but a streamed one, whose lines are limited. Paths
+    in `direct` are answered without the layers between here and their endpoint, which would only find it."""
 
-    def __init__(self, app: ASGIApp, *, service: SearchService, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, service: SearchService, max_body_bytes: int, direct: Mapping[str, Endpoint]
+    ) -> None:
         self.app = app
+        self._direct = direct
         self._service = service
         self._max_body_bytes = max_body_bytes
         self._counters: dict[tuple[str, str, int], Counter] = {}
@@ -68,8 +73,12 @@ class Edge:
         return client is not None and at - self._other_at > _ALONE_S
 
     async def _answer(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        endpoint = self._direct.get(scope["path"])
         try:
-            await self.app(scope, receive, answer.send)
+            if endpoint is None or scope["method"] not in endpoint.handlers:
+                await self.app(scope, receive, answer.send)
+            else:
+                await _at_once(endpoint, scope, receive, answer)
         except (ClientDisconnect, asyncio.CancelledError) as error:
             if not answer.status:
                 answer.status = CLIENT_GONE
@@ -144,6 +153,16 @@ class _Answer:
             if (self.closing or self._service.draining) and _CLOSE not in headers:
                 headers.append(_CLOSE)
         await self._send(message)
+
+
+async def _at_once(endpoint: Endpoint, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    scope["endpoint"] = endpoint
+    try:
+        await endpoint(scope, receive, answer.send)
+    except AisleError as error:
+        if answer.status:
+            raise
+        await problems.respond(error, scope)(scope, receive, answer.send)
 
 
 def _request_id(scope: Scope) -> bytes:

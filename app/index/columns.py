@@ -23,6 +23,8 @@ Flags = npt.NDArray[np.int8]
 Counts = list[tuple[str | bool, int]]
 
 MISSING = -1
+SMALL_BYTES = 64 * 2**20
+"""A blob up to this size is mapped in any case: a call of the system for each of its entries costs more."""
 
 
 class OpenFile:
@@ -83,11 +85,15 @@ class Blobs:
         path = stem.with_name(f"{stem.name}.bin")
         offsets_path = stem.with_name(f"{stem.name}.offsets.npy")
         offsets = load_array(offsets_path, np.int64, None if length is None else length + 1)
-        blob = _map_file(path) if mapped else _open_file(path)
+        blob = _map_file(path) if mapped or _is_small(path) else _open_file(path)
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(blob) or np.any(offsets[1:] < offsets[:-1]):
             raise CorruptPart(f"{offsets_path.name}: offsets do not divide the {len(blob)} bytes of {path.name}")
         release(offsets)
         return cls(blob, offsets)
+
+
+def _is_small(path: Path) -> bool:
+    return path.exists() and path.stat().st_size <= SMALL_BYTES
 
 
 def _open_file(path: Path) -> OpenFile:

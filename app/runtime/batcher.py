@@ -74,8 +74,7 @@ class Batcher(Generic[Job]):
         self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
-        for priority in Priority:
-            metrics.QUEUE_WAITING.labels(_LABEL[priority]).set_function(self._waiting[priority].__len__)
+        self._depths = {priority: metrics.QUEUE_WAITING.labels(_LABEL[priority]) for priority in Priority}
 
     def start(self, *, max_batch: int = 1, most: Callable[[], int] | None = None) -> None:
         """Start the workers. `max_batch` is what a worker takes at most where the constructor was not told; `most`
@@ -93,8 +92,9 @@ class Batcher(Generic[Job]):
         with self._wake:
             self._stopping = True
             left = [ticket for queue in self._waiting for ticket in queue]
-            for queue in self._waiting:
-                queue.clear()
+            for priority in Priority:
+                self._waiting[priority].clear()
+                self._depths[priority].set(0)
             self._wake.notify_all()
         _settle(left, Unavailable("the service is stopping"))
         await asyncio.to_thread(self._join_threads)
@@ -114,6 +114,7 @@ class Batcher(Generic[Job]):
             if self._stopping:
                 raise Unavailable("the service is stopping")
             queue.append(ticket)
+            self._depths[priority].set(len(queue))
             if self._idle:
                 self._wake.notify()
         return ticket
@@ -184,11 +185,14 @@ class Batcher(Generic[Job]):
                 self._idle += 1
                 self._wake.wait()
                 self._idle -= 1
-            queue = self._waiting[0] or self._waiting[1]
+            priority = Priority.SEARCH if self._waiting[Priority.SEARCH] else Priority.BULK
+            queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
             share = -(-len(queue) // (self._idle + 1))
             most = self._max_batch if self._most is None else max(1, min(self._max_batch, self._most()))
-            return [queue.popleft() for _ in range(min(share, most))]
+            taken = [queue.popleft() for _ in range(min(share, most))]
+            self._depths[priority].set(len(queue))
+            return taken
 
 
 def _expire(future: asyncio.Future[None]) -> None:

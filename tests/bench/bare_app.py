@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 
 import uvicorn
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
+
+from app.runtime.member import bind
 
 
 class Body(BaseModel):
@@ -33,18 +37,34 @@ class _Server(uvicorn.Server):
         print(f"http://127.0.0.1:{self.servers[0].sockets[0].getsockname()[1]}", flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bytes", type=int, required=True, help="length of the answer")
-    size = parser.parse_args().bytes
-    _Server(
-        uvicorn.Config(
-            create(b"x" * size),
-            port=0,
-            loop="uvloop",
-            http="httptools",
-            access_log=False,
-            log_level="warning",
-            ws="none",
-        )
-    ).run()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="that share the port, as aisle's do")
+    arguments = parser.parse_args()
+    config = uvicorn.Config(
+        create(b"x" * arguments.bytes),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        ws="none",
+    )
+    sockets = bind("127.0.0.1", arguments.port)
+    port = sockets[0].getsockname()[1]
+    command = [sys.executable, "-m", "tests.bench.bare_app", "--bytes", str(arguments.bytes), "--port", str(port)]
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(arguments.processes - 1)]
+    try:
+        for other in others:
+            assert other.stdout is not None
+            other.stdout.readline()
+        _Server(config).run(sockets)
+    finally:
+        for other in others:
+            other.terminate()
+            other.wait()
+
+
+if __name__ == "__main__":
+    main()

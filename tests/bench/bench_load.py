@@ -8,8 +8,9 @@ answered 200 in the tier that was asked for. "Uncached": the cache is on and mis
 
 The headline is saturated / kernels alone: the kernels of the same searches, one thread a core, in a process of their
 own (tests/bench/kernel_rate.py), in turns with the service, three turns, medians. Cached answers stand beside a bare
-FastAPI route that returns as many bytes. The generator shares the cores; what it took of them is in the figures.
-Absolute figures belong to the machine, the ratios to aisle; it must be quiet. Takes 40 × SECONDS and some 45 more."""
+FastAPI route that returns as many bytes, in as many processes. The generator shares the cores; what it took of them is
+in the figures. Absolute figures belong to the machine, the ratios to aisle; it must be quiet. Takes 40 × SECONDS and
+some 45 more."""
 
 from __future__ import annotations
 
@@ -143,7 +144,8 @@ def measure(bundles: Path, seconds: float) -> Figures:
             figures[profile] = saturated(target, profile, kernels, seconds)
             runs += target.runs
         size = len(_ask(address, _search(address, _AGAIN)))
-        with server("tests.bench.bare_app", "--bytes", str(size)) as bare_address:
+        as_many = ("--processes", str(usable_cores()))
+        with server("tests.bench.bare_app", "--bytes", str(size), *as_many) as bare_address:
             cached, bare = _cached(address), _bare(bare_address)
             figures["cached"] = beside_bare(cached, bare, seconds / 2)
         runs += cached.runs + bare.runs

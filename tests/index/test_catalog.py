@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from app.errors import BadInput, CorruptPart
+from app.index import columns
 from app.index.catalog import Catalog
 from app.index.schema import FieldSpec, Roles, Schema
 from app.types import Product, Rows, Sort
@@ -209,8 +210,17 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path: Path, name: str, da
         Catalog.load(tmp_path)
 
 
-def test_documents_are_read_not_mapped(tmp_path: Path) -> None:
+def test_documents_are_mapped_where_they_are_few(tmp_path: Path) -> None:
+    """Then they cost less memory than a read costs time."""
+    Catalog.build(MADE, SCHEMA).save(tmp_path)
+    loaded = Catalog.load(tmp_path)
+    assert loaded.document(7) == Catalog.build(MADE, SCHEMA).document(7)
+    assert f"{tmp_path}/catalog.documents.bin" in Path("/proc/self/maps").read_text()
+
+
+def test_many_documents_are_read_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would count as memory of every process that answers; the ids, which every search needs, are mapped."""
+    monkeypatch.setattr(columns, "SMALL_BYTES", 0)
     Catalog.build(MADE, SCHEMA).save(tmp_path)
     loaded = Catalog.load(tmp_path)
     assert loaded.document(7) == Catalog.build(MADE, SCHEMA).document(7)

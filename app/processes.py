@@ -1,0 +1,228 @@
+"""One process a core.
+
+An interpreter runs on one core at a time, so threads bring a second core little: on two cores two processes answer 1.7
+times the searches of one (BENCHMARKS.md). The supervisor loads nothing and answers nobody. It starts the first member
+and, once that has loaded, the others; when all have, it tells them to listen, so that a start fails as a whole and with
+one line. The kernel deals connections out (SO_REUSEPORT). A member that ends, or whose event loop has been silent for
+long, is replaced; members whose supervisor is gone stop. Each loads, caches, queues and follows CURRENT by itself;
+counters lie in files that any of them can sum up (app/metrics.py).
+
+They talk over a socket pair. To the member: its settings, "listen". From it: "loaded", then "." once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+
+from app import __version__
+from app.runtime.cores import usable_cores
+from app.runtime.member import BEAT_S, LISTEN, Membership, bind
+from app.settings import Settings
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_SILENT_S = 30.0  # longer than any request may hold a loop; a member that is being debugged is taken for a stuck one
+_AGAIN_S = (0.5, 30.0)  # least and most time before a member is replaced that ended soon after its start
+_SOON_S = 60.0
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own in it; a counter in a file on a disk waits when the disk does
+
+_log = logging.getLogger("aisle")
+
+
+def serve(settings: Settings) -> int:
+    """Serve in as many processes as the settings say until told to stop. Returns the exit code: 0, or 1 when start-up
+    failed, with one line that says why."""
+    count = settings.processes or fitting(settings)
+    if count == 1:
+        from app.main import serve as serve_alone  # not above: the supervisor stays small
+
+        return serve_alone(settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        reserved = bind(settings.host, settings.port, alone=True)
+    except OSError as error:
+        _log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror or error)
+        return 1
+    folder = tempfile.mkdtemp(prefix="aisle-", dir=_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None)
+    try:
+        share = max(1, usable_cores() // count)
+        port = reserved[0].getsockname()[1]
+        given = settings.model_copy(update={"port": port, "processes": 1, "workers": settings.workers or share})
+        return _Supervisor(given, count, Path(folder)).run()
+    finally:
+        for one in reserved:
+            one.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fitting(settings: Settings) -> int:
+    """One process a core. One in all on a GPU, which batches what they would take apart, and where the kernel does not
+    deal connections out (it does on Linux)."""
+    return 1 if (settings.provider != "cpu" and _has_gpu()) or sys.platform != "linux" else usable_cores()
+
+
+@dataclass(eq=False)
+class _Member:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    started: float = field(default_factory=monotonic)
+    heard: float = field(default_factory=monotonic)
+    loaded: bool = False
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, count: int, folder: Path) -> None:
+        self._settings = settings
+        self._count = count
+        self._folder = folder
+        self._members: list[_Member] = []
+        self._due: list[float] = []  # when a member that ended is to be replaced
+        self._delay = _AGAIN_S[0]
+        self._open = False
+        self._stopping = False
+        self._failed = False
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> int:
+        waker, woken = socket.socketpair()
+        waker.setblocking(False)
+        woken.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.set_wakeup_fd(waker.fileno())
+        self._selector.register(woken, selectors.EVENT_READ)
+        try:
+            self._start_one()
+            while self._members or self._due:
+                for key, _ in self._selector.select(BEAT_S):
+                    if key.fileobj is woken:
+                        woken.recv(64)
+                    else:
+                        self._hear(key.data)
+                self._look_after()
+        finally:
+            for member in self._members:
+                member.process.kill()
+            signal.set_wakeup_fd(-1)
+        return int(self._failed)
+
+    def _start_one(self) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "app.processes", str(theirs.fileno())]
+        environment = {**os.environ, METRICS_FOLDER: str(self._folder)}
+        with theirs:
+            process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                process_group=0,  # a terminal's interrupt goes to the supervisor alone, which passes it on once
+            )
+        ours.sendall(self._settings.model_dump_json().encode() + b"\n")
+        member = _Member(process, ours)
+        self._members.append(member)
+        self._selector.register(ours, selectors.EVENT_READ, member)
+
+    def _hear(self, member: _Member) -> None:
+        try:
+            said = member.channel.recv(4096)
+        except OSError:
+            said = b""
+        if not said:
+            self._bury(member)
+        else:
+            member.heard = monotonic()
+            if not member.loaded:
+                member.loaded = True
+                self._greet(member)
+
+    def _greet(self, member: _Member) -> None:
+        if self._open:
+            _tell(member)
+        elif not self._stopping:
+            while len(self._members) < self._count:
+                self._start_one()
+            if all(one.loaded for one in self._members):
+                for one in self._members:
+                    _tell(one)
+                self._open = True
+                host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+                print(f"aisle {__version__} serves http://{host}:{self._settings.port}", flush=True)
+
+    def _bury(self, member: _Member) -> None:
+        self._selector.unregister(member.channel)
+        member.channel.close()
+        self._members.remove(member)
+        code = member.process.wait()
+        _forget_gauges(member.process.pid, self._folder)
+        if self._stopping:
+            self._failed = self._failed or code not in (0, -signal.SIGTERM)
+        elif not self._open:
+            self._failed = True  # it has said why
+            self._stop()
+        else:
+            lived = monotonic() - member.started
+            delay = _AGAIN_S[0] if lived > _SOON_S else self._delay
+            self._delay = min(2 * delay, _AGAIN_S[1])
+            _log.error("process %d ended with %d; another starts in %.1f s", member.process.pid, code, delay)
+            self._due.append(monotonic() + delay)
+
+    def _look_after(self) -> None:
+        now = monotonic()
+        for member in self._members:
+            if member.loaded and now - member.heard > _SILENT_S:
+                _log.error("process %d has been silent for %.0f s and is killed", member.process.pid, _SILENT_S)
+                member.heard = now
+                member.process.kill()
+        for at in [at for at in self._due if at <= now]:
+            self._due.remove(at)
+            self._start_one()
+
+    def _stop(self, *_: object) -> None:
+        """Pass it on: the first time members drain, the second they stop at once."""
+        self._stopping = True
+        self._due.clear()
+        for member in self._members:
+            member.process.send_signal(signal.SIGTERM)
+
+
+def _tell(member: _Member) -> None:
+    with contextlib.suppress(OSError):  # it has just ended, and will be buried
+        member.channel.send(LISTEN)
+
+
+def _has_gpu() -> bool:
+    """Without loading ONNX Runtime, which takes 60 MB."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return Path("/dev/nvidiactl").exists()
+
+
+def _forget_gauges(pid: int, folder: Path) -> None:
+    for file in folder.glob(f"gauge_live*_{pid}.db"):
+        file.unlink(missing_ok=True)
+
+
+def _member(descriptor: int) -> int:
+    membership = Membership.join(descriptor)
+    from app.main import serve as serve_alone
+
+    return serve_alone(Settings.model_validate_json(membership.given), membership)
+
+
+if __name__ == "__main__":
+    sys.exit(_member(int(sys.argv[1])))
