@@ -35,7 +35,7 @@ _log = logging.getLogger("aisle")
 
 def create_app(settings: Settings) -> FastAPI:
     """An application that loads, verifies and warms every collection before it is ready."""
-    collections = Collections(settings.bundles, settings.provider)
+    collections = Collections(settings.bundles, settings.provider, settings.changes)
     cache = Cache(
         round(settings.cache_mb * 2**20),
         settings.redis_url,

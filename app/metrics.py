@@ -156,6 +156,26 @@ BUNDLE_LOADED = Gauge(
     multiprocess_mode="livemin",
     registry=REGISTRY,
 )
+CHANGES = Counter(
+    "aisle_changes_total",
+    "Changes to products that were kept, by collection and kind (put, patch, delete).",
+    ["collection", "op"],
+    registry=REGISTRY,
+)
+CHANGES_LAG = Gauge(
+    "aisle_changes_lag_seconds",
+    "How long the oldest change that no search sees yet has been kept, by collection; 0 when all are seen.",
+    ["collection"],
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
+CHANGED = Gauge(
+    "aisle_changed_products",
+    "Products that are not as the served version was built, by collection; a new version takes them in.",
+    ["collection"],
+    multiprocess_mode="livemax",
+    registry=REGISTRY,
+)
 RELOADS = Counter(
     "aisle_bundle_reloads_total",
     "Attempts to load a published version, by collection and outcome (served, refused).",

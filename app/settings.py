@@ -24,6 +24,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundles: Path = Field(Path("bundles"), description="folder of published versions")
+    changes: Path | None = Field(
+        None, description="folder of the change logs; unset: beside each collection's versions"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     processes: int = Field(0, ge=0, le=256, description="processes that serve; 0: one a core, or one with a GPU")

@@ -20,7 +20,7 @@ from app import __version__
 from app.errors import BadInput, BundleError
 from app.index.analysis import normalize_text
 from app.index.arrays import load_array
-from app.index.bundle import BundleStore
+from app.index.bundle import EMBEDDINGS, HASHES, BundleStore
 from app.index.catalog import Catalog
 from app.index.dense import FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
@@ -46,8 +46,6 @@ from scripts.publish import add_gate_arguments, check_gate_arguments, gate_judge
 from scripts.readers import open_catalogue
 
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "MiniLM-L2-distilled-int8"
-EMBEDDINGS = "embeddings.npy"
-HASHES = "hashes.npy"
 _GOLDEN_QUERIES = 20
 _PROBES = 50
 

@@ -265,6 +265,14 @@ class ProductResponse(BaseModel):
     product: dict[str, Any]
 
 
+class ChangeResponse(BaseModel):
+    """Changes that are kept: durable now, seen by every search within a second."""
+
+    accepted: int
+    sequence: int
+    version: str
+
+
 class FieldAnswer(BaseModel):
     name: str
     type: Literal["text", "keyword", "number", "boolean"]

@@ -16,7 +16,9 @@ from app.api import answers
 from app.api.schemas import (
     NDJSON,
     ClassifyBody,
+    Fields,
     ProductParams,
+    Records,
     RerankBody,
     RescoreBody,
     RescoreLine,
@@ -40,6 +42,7 @@ _STATUSES = {
     504: "the deadline left nothing to give",
 }
 _READ = (400, 404, 422, 500, 503)
+_CHANGE = (400, 404, 413, 422, 429, 500, 503)
 _WORK = (400, 404, 413, 422, 429, 500, 503, 504)
 
 
@@ -67,6 +70,8 @@ _SEARCH_EXAMPLE = {
     "facets": ["brand", "color"],
 }
 _RESCORE_EXAMPLE = {"items": [{"query": "running shoes", "candidates": [{"text": "Trail running shoes, size 42"}]}]}
+_RECORDS_EXAMPLE = [{"id": "B0NEW", "title": "Trail running shoes", "brand": "Northway", "price": 89.0}]
+_FIELDS_EXAMPLE = {"price": 79.0, "stock": 3}
 _CLASSIFY_EXAMPLE = {"query": "leather hiking boots", "k": 3, "collection": "retail"}
 _WHY_NOT_EXAMPLE = {
     "query": "wireless headphones",
@@ -160,6 +165,34 @@ OPERATIONS = (
         params=SimilarParams,
     ),
     Operation("/v1/products/{id}", "get", "One product", answers.ProductResponse, params=ProductParams),
+    Operation(
+        "/v1/products",
+        "put",
+        "Put whole products, new or in place of others",
+        answers.ChangeResponse,
+        _CHANGE,
+        Records,
+        _RECORDS_EXAMPLE,
+        ProductParams,
+    ),
+    Operation(
+        "/v1/products/{id}",
+        "patch",
+        "Change some fields of a product",
+        answers.ChangeResponse,
+        _CHANGE,
+        Fields,
+        _FIELDS_EXAMPLE,
+        ProductParams,
+    ),
+    Operation(
+        "/v1/products/{id}",
+        "delete",
+        "Take a product away",
+        answers.ChangeResponse,
+        _CHANGE,
+        params=ProductParams,
+    ),
     Operation("/v1/collections", "get", "Collections and their fields", answers.CollectionsResponse),
     Operation("/v1/versions", "get", "Versions served, and those before them", answers.VersionsResponse),
     Operation("/livez", "get", "The process runs", answers.Probe, (500,)),
@@ -220,6 +253,7 @@ def document(routes: Sequence[BaseRoute]) -> Json:
 
 def _schemas() -> Json:
     read: list[type[BaseModel]] = [SearchBody, RescoreBody, RescoreLine, ClassifyBody, WhyNotBody, RerankBody, TeiBody]
+    read += [Records, Fields]
     written = [model for model in vars(answers).values() if isinstance(model, type) and issubclass(model, BaseModel)]
     _, found = models_json_schema(
         [(model, "validation") for model in (*read, *written) if model is not BaseModel], ref_template=_REF

@@ -6,10 +6,18 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from app.api.endpoint import Bytes, route, service_of, while_connected
+from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.params import integer, read_params, text
-from app.api.schemas import MAX_ID_CHARACTERS, NoParams, ProductParams, SimilarParams
-from app.api.search import answered
+from app.api.schemas import (
+    MAX_ID_CHARACTERS,
+    Fields,
+    NoParams,
+    ProductParams,
+    SimilarParams,
+    read_json,
+    read_records,
+)
+from app.api.search import answered, content_type
 from app.errors import NotFound
 
 
@@ -17,7 +25,8 @@ def routes() -> list[Route]:
     # An id may contain slashes, so the longer path is tried first.
     return [
         route("/v1/products/{id:path}/similar", get=similar),
-        route("/v1/products/{id:path}", get=product),
+        route("/v1/products/{id:path}", get=product, patch=patch, delete=delete),
+        route("/v1/products", put=put),
         route("/v1/collections", get=collections),
         route("/v1/versions", get=versions),
     ]
@@ -27,6 +36,26 @@ async def product(request: Request) -> Response:
     """One product, as stored."""
     params = read_params(ProductParams, request.scope, {"collection": text})
     return Bytes(service_of(request).product(_id(request), collection=params.collection))
+
+
+async def put(request: Request) -> Response:
+    """Whole products, new ones or in place of others, as a JSON list or as NDJSON: kept all or none."""
+    params = read_params(ProductParams, request.scope, {"collection": text})
+    records = read_records(await read_body(request), content_type(request))
+    return Bytes(orjson.dumps(await service_of(request).put(records, collection=params.collection)))
+
+
+async def patch(request: Request) -> Response:
+    """New values of some fields of a product; null takes one away."""
+    params = read_params(ProductParams, request.scope, {"collection": text})
+    fields = read_json(Fields, await read_body(request), content_type(request)).root
+    return Bytes(orjson.dumps(await service_of(request).patch(_id(request), fields, collection=params.collection)))
+
+
+async def delete(request: Request) -> Response:
+    """A product is gone."""
+    params = read_params(ProductParams, request.scope, {"collection": text})
+    return Bytes(orjson.dumps(await service_of(request).delete(_id(request), collection=params.collection)))
 
 
 async def similar(request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError, ValidationError
 
 from app.errors import BadInput, MalformedInput
@@ -28,6 +28,7 @@ MAX_PAIRS = 1000  # (query, candidate) pairs of one JSON rescoring, or of one li
 MAX_TEXT_CHARACTERS = 100_000  # of a candidate's text
 MAX_CATEGORIES = 100  # of one classification
 MAX_DOCUMENTS = 1000  # of one reranking
+MAX_RECORDS = 1000  # products of one change
 MAX_LINE_BYTES = 1024 * 1024  # of a stream's line
 _MAX_LISTED_ERRORS = 20
 _MAX_PATH_CHARACTERS = 200
@@ -259,6 +260,24 @@ class TeiBody(Foreign):
     raw_scores: bool = Field(False, description="log-odds instead of probabilities")
     return_text: bool = False
     truncate: bool | None = Field(False, description="accepted; long texts are always cut at the encoder's length")
+
+
+class Records(RootModel[Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_RECORDS)]]):
+    """Whole products, each with an `id`; the catalogue's schema says what else they hold."""
+
+
+class Fields(RootModel[Annotated[dict[str, Any], Field(min_length=1)]]):
+    """Fields of a product by name; null takes a field away."""
+
+
+def read_records(body: bytes, content_type: bytes | None) -> list[dict[str, Any]]:
+    """Products as a JSON list, or as NDJSON, one a line. Raises MalformedInput, BadInput."""
+    if content_type is None or not content_type.startswith(NDJSON):
+        return read_json(Records, body, content_type).root
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if not 1 <= len(lines) <= MAX_RECORDS:
+        raise BadInput(f"send 1 to {MAX_RECORDS} products at once, not {len(lines)}")
+    return [read_json(Fields, line, None).root for line in lines]
 
 
 def read_json(model: type[M], body: bytes, content_type: bytes | None) -> M:

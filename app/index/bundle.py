@@ -51,6 +51,7 @@ _VERSION = re.compile(r"\d{8}-[0-9a-f]{8}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LARGEST_MANIFEST_BYTES = 4 << 20
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+EMBEDDINGS, HASHES = "embeddings.npy", "hashes.npy"
 _TEMPORARY = ".building-"
 _HASHED_AT_ONCE = 4  # files
 

@@ -99,6 +99,41 @@ class Catalog:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def parts(self) -> Sequence[Catalog]:
+        """What rows are numbered through: this catalogue alone, or one with its changes (live.py)."""
+        return (self,)
+
+    @property
+    def live(self) -> Mask | None:
+        """Rows that hold a product; None where all do."""
+        return None
+
+    @property
+    def products(self) -> int:
+        """How many products there are."""
+        return len(self)
+
+    def rows(self, allowed: Mask | None) -> Rows:
+        """Rows of products, those that are allowed."""
+        return np.arange(len(self), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
+
+    def in_id_order(self, rows: Rows) -> Rows:
+        """Ascending rows in ascending order of their products' ids."""
+        return rows
+
+    def earlier(self, row: int) -> slice | Rows:
+        """Rows whose ids come before that row's."""
+        return slice(0, row)
+
+    def at(self, row: int) -> tuple[Catalog, int]:
+        """The part that holds a row, and its row there."""
+        return self, row
+
+    def before(self, id: str) -> int:
+        """How many ids come before this one."""
+        return self._ids.place(id)
+
     def id(self, row: int) -> str:
         return self._ids[row]
 

@@ -87,7 +87,7 @@ class ChangeLog:
     def news(self) -> list[Change]:
         """Changes that have come since. Raises CorruptPart for a record that does not read, or where changes are
         missing."""
-        if not self._grown():
+        if not self.grown():
             return []
         try:
             with self._locked(fcntl.LOCK_SH):
@@ -121,7 +121,7 @@ class ChangeLog:
             _fsync(self.folder)
         return len(ended)
 
-    def _grown(self) -> bool:
+    def grown(self) -> bool:
         """Whether there may be news, for a glance at the file; a first look always tells."""
         if self._segment is None:
             return (self.folder / _LOCK).exists()

@@ -131,6 +131,12 @@ class StringTable:
 
     def find(self, text: str) -> int | None:
         """Position of the string, or None."""
+        low = self.place(text)
+        known = low < len(self._blobs) and self._blobs[low] == text.encode("utf-8", "surrogatepass")
+        return low if known else None
+
+    def place(self, text: str) -> int:
+        """How many of the strings come before this one."""
         sought = text.encode("utf-8", "surrogatepass")
         low, high = 0, len(self._blobs)
         while low < high:
@@ -139,7 +145,7 @@ class StringTable:
                 low = middle + 1
             else:
                 high = middle
-        return low if low < len(self._blobs) and self._blobs[low] == sought else None
+        return low
 
     def save(self, stem: Path) -> None:
         self._blobs.save(stem)

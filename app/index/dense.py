@@ -68,6 +68,11 @@ class VectorIndex(Protocol):
     @property
     def dimension(self) -> int: ...
 
+    @property
+    def products(self) -> int:
+        """How many of the rows can be found."""
+        ...
+
     def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
         """The `depth` best allowed rows for a query vector [dimension], and scores: score descending, row ascending."""
         ...
@@ -153,6 +158,10 @@ class FaissIndex:
     @property
     def dimension(self) -> int:
         return int(self._index.d)
+
+    @property
+    def products(self) -> int:
+        return len(self)
 
     def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
         share = 1.0
@@ -266,6 +275,48 @@ def _blocks(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     return (values[start : start + 4096] for start in range(0, len(values), 4096))
 
 
+class FewVectors:
+    """Vectors too few for an index: every row is scored, by the kernel that scores the large one's."""
+
+    kind = "exact"
+
+    def __init__(self, codes: Halves) -> None:
+        codes = np.ascontiguousarray(codes)
+        codes.flags.writeable = False
+        self.codes = codes
+
+    @classmethod
+    def of(cls, vectors: Floats) -> FewVectors:
+        """Float32 [n, dimension]. Raises ValueError if one is not finite in float16."""
+        with np.errstate(over="ignore"):
+            halves = vectors.astype(np.float16)
+        if not np.isfinite(halves).all():
+            raise ValueError("product vectors must be finite")
+        return cls(halves.view(np.uint16))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def dimension(self) -> int:
+        return int(self.codes.shape[1])
+
+    @property
+    def products(self) -> int:
+        return len(self)
+
+    def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
+        rows = np.arange(len(self), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
+        return top_rows(rows, self.scores(query, rows), depth)
+
+    def scores(self, query: Floats, rows: Rows) -> Floats:
+        return dot_rows(self.codes, rows, query)
+
+    def vector(self, row: int) -> Floats:
+        stored: Floats = self.codes[row].view(np.float16).astype(np.float32)
+        return stored
+
+
 class ExactIndex:
     """The stand-in beside the seam: brute force in numpy, the oracle that FAISS is tested and probed against."""
 
@@ -280,6 +331,10 @@ class ExactIndex:
     @property
     def dimension(self) -> int:
         return int(self._vectors.shape[1])
+
+    @property
+    def products(self) -> int:
+        return len(self)
 
     def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
         rows = np.arange(len(self), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)

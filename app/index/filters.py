@@ -218,6 +218,8 @@ def _kind(raw: Any) -> str:
 
 def mask(filter: Filter, catalog: Catalog) -> Mask:
     """Rows that satisfy the filter: bool[N]. May be shared with other callers: never write to it."""
+    if catalog.live is not None:
+        return np.concatenate([mask(filter, part) for part in catalog.parts])
     if isinstance(filter, Not):
         return ~mask(filter.of, catalog)
     if isinstance(filter, All | AnyOf):

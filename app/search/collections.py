@@ -7,9 +7,10 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from time import perf_counter
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,20 +21,24 @@ from app import metrics
 from app.errors import AisleError, BadInput, BundleError, CorruptPart, EncoderUnavailable, NotFound, Unavailable
 from app.index import bundle
 from app.index.catalog import Catalog
+from app.index.changes import FOLDER, Edit
 from app.index.dense import FaissIndex
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
 from app.search.classify import classifier_of
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
+from app.search.live import LiveVersion
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Ranking
 from app.search.searcher import RescoreJob, Searcher, SearchJob, tier_ms
 from app.search.static import StaticEncoder
+from app.search.writes import ChangeWriter
 from app.types import RescoreCandidate, SearchRequest
 
 _log = logging.getLogger("aisle.collections")
 _POLL_S = 0.25
+_CHANGES_POLL_S = 0.1
 GOLDEN = "golden.json"
 # int8 kernels differ between processors, so order may differ in near-ties; another encoder or index differs wholly.
 _GOLDEN_OVERLAP = 0.8
@@ -200,12 +205,19 @@ def _measure(searcher: Searcher, texts: list[str]) -> None:
 class Collections:
     """The served version of every collection under one folder; swapped by one reference."""
 
-    def __init__(self, root: Path, provider: Provider) -> None:
+    def __init__(self, root: Path, provider: Provider, changes: Path | None = None) -> None:
+        """`changes`: folder of the change logs, where they shall not lie beside the versions."""
         self._root = root
+        self._changes = changes
         self._encoders = Encoders(provider, checked=True)
         self._served: dict[str, Served] = {}
+        self._live: dict[str, LiveVersion] = {}
+        self._writers: dict[str, ChangeWriter] = {}
+        self._swapping = Lock()
+        self._stepping = asyncio.Lock()
         self._refused: dict[str, str] = {}
-        self._follower: asyncio.Task[None] | None = None
+        self._unread: dict[str, str] = {}
+        self._followers: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
         """Load every published collection. Raises BundleError when there is none, or one cannot be trusted."""
@@ -233,14 +245,40 @@ class Collections:
         return bundle.BundleStore(self._root, collection)
 
     def follow(self) -> None:
-        """Watch CURRENT from now on; a new version is served within a second of being loaded and warm."""
-        self._follower = asyncio.create_task(self._follow())
+        """Watch CURRENT and the change logs from now on; a new version is served within a second of being loaded and
+        warm, a change within 0.2 s and what its text takes the encoder."""
+        self._followers = [asyncio.create_task(self._follow()), asyncio.create_task(self._follow_changes())]
 
     async def close(self) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
+        for writer in self._writers.values():
+            await writer.close()
+        for follower in self._followers:
+            follower.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
+                await follower
+
+    async def keep(self, collection: str, edits: Sequence[Edit]) -> int:
+        """Write edits to the collection's log, durably; the sequence of the last. Raises Unavailable, Overloaded."""
+        writer = self._writers.get(collection)
+        if writer is None:
+            writer = self._writers[collection] = ChangeWriter(self._log(collection))
+        sequence = await writer.keep(edits)
+        for edit in edits:
+            metrics.CHANGES.labels(collection, edit.op).inc()
+        return sequence
+
+    async def catch_up(self, collection: str) -> Served:
+        """The collection with every change that its log holds by now. Raises NotFound."""
+        self.get(collection)
+        live = self._live[collection]
+        if live.behind:
+            await self._take_in(collection, live)
+        return self.get(collection)
+
+    def changes(self, collection: str) -> tuple[int, int]:
+        """(sequence of the last change that is served, products that differ from the version as it was built)."""
+        live = self._live[collection]
+        return live.sequence, live.changed
 
     async def _follow(self) -> None:
         told = ""
@@ -256,6 +294,40 @@ class Collections:
             told = ""
             for name in names:
                 await self._catch_up(name)
+
+    async def _follow_changes(self) -> None:
+        while True:
+            await asyncio.sleep(_CHANGES_POLL_S)
+            for name, live in list(self._live.items()):
+                if live.behind:
+                    await self._take_in(name, live)
+                metrics.CHANGES_LAG.labels(name).set(live.lag_s)
+
+    async def _take_in(self, name: str, live: LiveVersion) -> None:
+        try:
+            async with self._stepping:
+                await asyncio.to_thread(self._step, name, live)
+            self._unread.pop(name, None)
+        except Exception as error:  # noqa: BLE001  (what was served goes on being served, and the lag tells)
+            if self._unread.get(name) != str(error):
+                self._unread[name] = str(error)
+                known = isinstance(error, AisleError)
+                _log.error("collection %s: changes cannot be taken in: %s", name, error, exc_info=not known)
+
+    def _step(self, name: str, live: LiveVersion) -> None:
+        """Until nothing waits; each step is served at once."""
+        while live.listen():
+            live.step()
+            metrics.CHANGES_LAG.labels(name).set(live.lag_s)
+            with self._swapping:
+                if self._live.get(name) is not live:  # a new version has taken its place, with these changes
+                    return
+                self._served = {**self._served, name: live.served}
+            metrics.CHANGED.labels(name).set(live.changed)
+            metrics.BUNDLE.labels(name).set(live.served.searcher.catalog.products)
+
+    def _log(self, name: str) -> Path:
+        return (self._changes / name) if self._changes else self.store(name).folder / FOLDER
 
     async def _catch_up(self, name: str) -> None:
         """Serve what CURRENT names, where that is another version than now."""
@@ -278,15 +350,24 @@ class Collections:
             _log.error("collection %s: the published version was refused: %s", name, error, exc_info=not known)
 
     def _load(self, name: str, version: str) -> None:
-        served = load(self.store(name), version, self._encoders)
-        self._served = {**self._served, name: served}
-        metrics.BUNDLE.labels(name).set(len(served.searcher.catalog))
+        live = LiveVersion(
+            load(self.store(name), version, self._encoders), self.store(name).path(version), self._log(name)
+        )
+        while live.listen():
+            live.step()
+        served = live.served
+        with self._swapping:
+            self._live[name] = live
+            self._served = {**self._served, name: served}
+        metrics.CHANGED.labels(name).set(live.changed)
+        metrics.CHANGES_LAG.labels(name).set(0.0)
+        metrics.BUNDLE.labels(name).set(served.searcher.catalog.products)
         metrics.BUNDLE_LOADED.labels(name).set(served.loaded_at)
         metrics.RELOADS.labels(name, "served").inc()
         _log.info(
             "collection %s: serving version %s, %d products, encoder on %s",
             name,
             version,
-            len(served.searcher.catalog),
+            served.searcher.catalog.products,
             served.searcher.encoder.provider,
         )

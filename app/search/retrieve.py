@@ -31,8 +31,11 @@ NO_DENSE_HITS = DenseHits(rows=_NO_ROWS, scores=_NO_SCORES, cut=False)
 
 
 def allowed_by(condition: Filter | None, catalog: Catalog) -> Mask | None:
-    """Rows that the filter lets through; None when there is no filter."""
-    return None if condition is None else mask(condition, catalog)
+    """Rows of products that the filter lets through; None when there is no filter."""
+    if condition is None:
+        return None
+    allowed = mask(condition, catalog)
+    return allowed if catalog.live is None else allowed & catalog.live
 
 
 def lexical(index: LexicalIndex, query: LexicalQuery, depth: int, allowed: Mask | None) -> LexicalHits:
@@ -44,5 +47,5 @@ def dense(index: VectorIndex, vector: Floats, depth: int, floor: float, allowed:
     """The dense top `depth`, above the floor."""
     rows, scores = index.search(vector, depth, allowed)
     kept = int(np.searchsorted(-scores, -floor, side="right"))
-    cut = kept == depth and depth < len(index)
+    cut = kept == depth and depth < index.products
     return DenseHits(rows[:kept], scores[:kept], cut)

@@ -7,6 +7,7 @@ A job keeps what it has found so far, so that at its deadline somebody else can 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
@@ -129,10 +130,13 @@ class Searcher:
         ranking: Ranking,
         classifier: Classifier | None = None,
         static: StaticEncoder | None = None,
+        state: str | None = None,
     ) -> None:
-        """`static` is there where a profile of the ranking asks for it; without it queries are encoded in full."""
+        """`static` is there where a profile of the ranking asks for it; without it queries are encoded in full.
+        `state` tells the version with its changes from every other such; without it there are none."""
         self.collection = collection
         self.version = version
+        self.state = state or version
         self.catalog = catalog
         self.words = words
         self.vectors = vectors
@@ -142,6 +146,13 @@ class Searcher:
         self.static = static
         self.correct = _correction(words, encoder)
         self.costs = Costs()
+
+    def changed(self, catalog: Catalog, words: LexicalIndex, vectors: VectorIndex, state: str) -> Searcher:
+        """The same version after changes to its products. What it has learnt of its costs, and how it reads texts,
+        stays; so do the products that vote for a category."""
+        after = copy(self)
+        after.catalog, after.words, after.vectors, after.state = catalog, words, vectors, state
+        return after
 
     def query(self, request: SearchRequest) -> Query:
         """Stage 1. Raises BadInput or NotFound."""
@@ -257,6 +268,7 @@ class Searcher:
 
     def rank(self, rows: Rows, words: LexicalQuery | None, vector: Floats | None, profile: Profile) -> Ranked:
         """Every row's exact features, their weighted sum, and the order."""
+        rows = self.catalog.in_id_order(rows)
         return rank(rows, features.of_rows(rows, self.words, words, self.vectors, vector), profile)
 
     def _find_words(self, job: SearchJob) -> None:
@@ -373,7 +385,7 @@ class Searcher:
         with _Stopwatch(job, "browse"):
             allowed = retrieve.allowed_by(job.query.filter, self.catalog)
             if request.sort:
-                rows = _rows_of(allowed, len(self.catalog))
+                rows = self.catalog.rows(allowed)
                 total = len(rows)
                 rows = self.catalog.order_by(rows, request.sort, depth=MAX_BROWSE_DEPTH)
             else:
@@ -381,7 +393,7 @@ class Searcher:
             facets = {}
             for name in request.facets:
                 mask = retrieve.allowed_by(_relaxed(job.query.filter, name), self.catalog)
-                facets[name] = self.catalog.facet_counts(_rows_of(mask, len(self.catalog)), name, FACET_VALUES)
+                facets[name] = self.catalog.facet_counts(self.catalog.rows(mask), name, FACET_VALUES)
             rows = rows[request.offset : request.offset + request.k]
             page = respond.Page(rows, None, None, total, True, facets)
         return self._respond(job, page, TIER_BROWSE, calibrated=False)
@@ -526,10 +538,6 @@ def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], 
 
 def _relaxed(condition: Filter | None, name: str) -> Filter | None:
     return None if condition is None else without(condition, name)
-
-
-def _rows_of(allowed: Mask | None, count: int) -> Rows:
-    return np.arange(count, dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
 
 
 class _Stopwatch:

@@ -15,6 +15,9 @@ from typing import Any
 
 from app import metrics
 from app.errors import BadInput, DeadlineExceeded, NotFound, Overloaded, Unavailable
+from app.index.changes import Edit
+from app.index.edits import patch, puts
+from app.index.schema import Schema
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, left_s, now
 from app.search.cache import Cache, answer_key, vector_key
@@ -27,6 +30,7 @@ from app.search.whynot import WhyNotJob
 from app.types import (
     ClassifyAnswer,
     ClassifyRequest,
+    Product,
     RescoreAnswer,
     RescoreCandidate,
     RescoreItem,
@@ -120,7 +124,7 @@ class SearchService:
         deadline = after_ms(request.timeout_ms)
         searcher = self._searcher(request.collection)
         query = searcher.query(request)
-        key = answer_key(request.collection, searcher.version, query.parts)
+        key = answer_key(request.collection, searcher.state, query.parts)
         normalized = perf_counter()
         answer = self._cached(self._cache.local_answer(key), searcher)
         if answer is None:
@@ -207,6 +211,33 @@ class SearchService:
             raise job.error
         return job.answer
 
+    async def put(self, records: Sequence[Any], *, collection: str = "default") -> dict[str, Any]:
+        """Keep whole products, each new or in place of the one of its id; all or none. Durable when it returns, seen by
+        searches within a second. Raises BadInput naming what is wrong with which, Unavailable, Overloaded."""
+        return await self._keep(collection, puts(records, self._searcher(collection).catalog.schema))
+
+    async def patch(self, product_id: str, fields: Any, *, collection: str = "default") -> dict[str, Any]:
+        """Keep new values of some of a product's fields; null takes one away. Raises NotFound as well."""
+        return await self._keep(collection, [patch(await self._known(collection, product_id), fields)])
+
+    async def delete(self, product_id: str, *, collection: str = "default") -> dict[str, Any]:
+        """Keep that a product is gone. Raises NotFound where it is not there."""
+        await self._known(collection, product_id)
+        return await self._keep(collection, [Edit("delete", product_id, {})])
+
+    async def _keep(self, collection: str, edits: Sequence[Edit]) -> dict[str, Any]:
+        sequence = await self._collections.keep(collection, edits)
+        return {"accepted": len(edits), "sequence": sequence, "version": self._searcher(collection).version}
+
+    async def _known(self, collection: str, product_id: str) -> tuple[Product, Schema]:
+        """A product as the log has it by now."""
+        self._searcher(collection)
+        catalog = (await self._collections.catch_up(collection)).searcher.catalog
+        row = catalog.row(product_id)
+        if row is None:
+            raise NotFound(f"no product {product_id[:128]!r}")
+        return Product(product_id, catalog.fields(row)), catalog.schema
+
     async def similar(self, product_id: str, k: int, *, collection: str = "default") -> SearchAnswer:
         """Neighbours of a product. Raises NotFound."""
         return self._searcher(collection).similar(product_id, k)
@@ -226,10 +257,11 @@ class SearchService:
                     "collection": name,
                     "version": searcher.version,
                     "loaded_at": served.loaded_at,
-                    "products": len(searcher.catalog),
+                    "products": searcher.catalog.products,
                     "encoder": searcher.encoder.description.get("name"),
                     "provider": searcher.encoder.provider,
                     "index": searcher.vectors.kind,
+                    "changes": dict(zip(("sequence", "products"), self._collections.changes(name), strict=True)),
                     "judged": bool(served.content.get("judgements")),
                     "previous": [version for version in history if version != searcher.version],
                 }
@@ -245,7 +277,7 @@ class SearchService:
                 {
                     "name": name,
                     "version": served.searcher.version,
-                    "products": len(served.searcher.catalog),
+                    "products": served.searcher.catalog.products,
                     "title": served.info.title or name,
                     "attribution": served.info.attribution,
                     "examples": list(served.info.examples),

@@ -86,6 +86,8 @@ def _through_stages(pair: _Pair, condition: Any) -> Told:
             "then": _through_stages(pair, rest)["stage"],
         }
         return told | {"keep": [{"filter": rest}]}
+    if allowed is None:
+        allowed = catalog.live
     told["lexical"], found = _lexical(pair, allowed)
     told["dense"], near = _dense(pair, allowed)
     rows = choose(found, near).rows
@@ -129,6 +131,7 @@ def _less(raw: Any, catalog: Catalog, row: int) -> Any:
 
 def _value(catalog: Catalog, row: int, name: str) -> Any:
     """What a filter sees of the product: a value, a list of several, None for none."""
+    catalog, row = catalog.at(row)
     column = catalog.column(name)
     if isinstance(column, NumberColumn):
         number = float(column.values[row])
@@ -144,7 +147,7 @@ def _lexical(pair: _Pair, allowed: Mask | None) -> tuple[Told | None, LexicalHit
     found = retrieve.lexical(index, pair.words, depth, allowed)
     fields = index.scores(pair.words, pair.rows)
     scores = (fields[:, 0] + fields[:, 1]) * np.float32(0.5)  # as the list is ordered
-    told = _leg(pair.row, scores, allowed, found.rows, found.scores, depth)
+    told = _leg(pair, scores, allowed, found.rows, found.scores, depth)
     if scores[pair.row] == 0.0:
         told["rank"] = None  # it is in nobody's list, however deep
     one = np.array([pair.row], dtype=np.int32)
@@ -156,16 +159,18 @@ def _dense(pair: _Pair, allowed: Mask | None) -> tuple[Told | None, retrieve.Den
         return None, retrieve.NO_DENSE_HITS
     vectors, depth, floor = pair.searcher.vectors, pair.profile.depth, pair.profile.floor
     near = retrieve.dense(vectors, pair.vector, depth, floor, allowed)
-    told = _leg(pair.row, vectors.scores(pair.vector, pair.rows), allowed, near.rows, near.scores, depth)
+    told = _leg(pair, vectors.scores(pair.vector, pair.rows), allowed, near.rows, near.scores, depth)
     return told | {"floor": floor, "approximate": vectors.kind not in EXACT_KINDS}, near
 
 
-def _leg(row: int, scores: Floats, allowed: Mask | None, listed: Rows, kept: Floats, depth: int) -> Told:
+def _leg(pair: _Pair, scores: Floats, allowed: Mask | None, listed: Rows, kept: Floats, depth: int) -> Told:
     """A product's place among all that the filter lets through; `last` is the score that a full list ends with."""
+    row = pair.row
+    earlier = pair.searcher.catalog.earlier(row)
     ahead = scores > scores[row]
-    ahead[:row] |= scores[:row] == scores[row]
+    ahead[earlier] |= scores[earlier] == scores[row]
     if allowed is not None:
-        ahead &= allowed
+        ahead &= allowed  # of a changed catalogue, rows that hold no product any more are none
     return {
         "kept": bool(row in listed),
         "rank": 1 + int(np.count_nonzero(ahead)),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import AisleError, CorruptPart
+from app.index.bundle import EMBEDDINGS, HASHES
 from app.index.product_text import dense_texts, text_hash
 from app.index.schema import Schema
 from app.search.collections import warm
@@ -23,7 +24,6 @@ from models.gate.neighbours import drawn
 from models.gate.verdict import REFUSED, Check
 
 LAYER = "fingerprint"
-HASHES, EMBEDDINGS = "hashes.npy", "embeddings.npy"
 _PRODUCTS = 200
 _SEED = 0
 
