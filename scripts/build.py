@@ -6,8 +6,9 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,10 +23,11 @@ from app.index.analysis import normalize_text
 from app.index.arrays import load_array
 from app.index.bundle import EMBEDDINGS, HASHES, BundleStore
 from app.index.catalog import Catalog
+from app.index.changes import FOLDER, ChangeLog
 from app.index.dense import FaissIndex, VectorIndex
 from app.index.lexical import LexicalIndex
 from app.index.product_text import dense_texts, lexical_texts, text_hash
-from app.index.schema import Schema
+from app.index.schema import CatalogueInfo, Schema
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.search.collections import GOLDEN, golden_answers
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder, product_side
@@ -43,7 +45,7 @@ from models.static import fit_static
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.publish import add_gate_arguments, check_gate_arguments, gate_judgements, moment, publish_through_gate
-from scripts.readers import open_catalogue
+from scripts.readers import ReadReport, open_catalogue
 
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "MiniLM-L2-distilled-int8"
 _GOLDEN_QUERIES = 20
@@ -88,6 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-of", type=moment, help="when the catalogue was exported, ISO 8601 (default: the file's time)"
     )
+    parser.add_argument(
+        "--changes",
+        type=Path,
+        help="folder of the change logs (AISLE_CHANGES of the service); what was changed after --as-of stays",
+    )
     parser.add_argument("--no-publish", action="store_true", help="make and verify the version, but do not serve it")
     add_gate_arguments(parser)
 
@@ -98,6 +105,22 @@ class _Vectors:
     embedded: int
     reused: int
     given: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a version's products come from, and what of an earlier version is kept: all of its ranking, or nothing."""
+
+    schema: Schema
+    info: CatalogueInfo
+    report: ReadReport
+    products: Callable[[], Iterable[Product]]
+    inputs: Mapping[str, Any]
+    synonyms: Synonyms
+    judged: gate.Judgements | None
+    changes: Mapping[str, Any] | None
+    ranking: Ranking | None = None
+    judgements: dict[str, Any] | None = None
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
@@ -116,7 +139,6 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
 
 
 def _build(arguments: argparse.Namespace, output: Output) -> int:
-    """Read → text → vectors → indexes → ranking → golden queries → seal → verify → publish."""
     if (arguments.queries is None) != (arguments.qrels is None):
         raise BadInput("--queries and --qrels belong together")
     if arguments.vectors and arguments.reuse:
@@ -127,17 +149,35 @@ def _build(arguments: argparse.Namespace, output: Output) -> int:
     check_gate_arguments(arguments)
     loaded = load_judgements(arguments, output) if arguments.queries else None
     judged = gate_judgements(arguments)
-    synonyms = read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS
+    reader = open_catalogue(arguments.catalogue, arguments.mapping)
+    inputs = gate.recorded(arguments.catalogue, arguments.mapping, arguments.as_of)
+    source = Source(
+        schema=reader.schema,
+        info=reader.info,
+        report=reader.report,
+        products=reader.products,
+        inputs=inputs,
+        synonyms=read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS,
+        judged=judged,
+        changes=_changes_until(change_log(arguments), inputs["catalogue"]["as_of"]),
+    )
+    return make_version(source, arguments, output, loaded)
+
+
+def make_version(
+    source: Source, arguments: argparse.Namespace, output: Output, loaded: tuple[Queries, Qrels] | None = None
+) -> int:
+    """Read → text → vectors → indexes → ranking → golden queries → seal → verify → publish. `loaded` judgements fit the
+    ranking, unless the source has one. Returns the exit code."""
     started = time.perf_counter()
     store = BundleStore(arguments.bundles, arguments.collection)
-    reader = open_catalogue(arguments.catalogue, arguments.mapping)
     with output.progress("reading", unit="rows") as tick:
         products = []
-        for product in reader.products():
+        for product in source.products():
             products.append(product)
             tick(1)
     products.sort(key=lambda product: product.id)
-    schema, report = reader.schema, reader.report
+    schema, report = source.schema, source.report
     output.say(
         f"{len(products):,} products read"
         + (f", {sum(report.refused.values()):,} rows refused" if report.refused else "")
@@ -156,7 +196,7 @@ def _build(arguments: argparse.Namespace, output: Output) -> int:
         output.say("indexing")
         catalog = Catalog.build(products, schema)
         catalog.save(folder)
-        words = LexicalIndex.build((lexical_texts(product, schema) for product in products), synonyms=synonyms)
+        words = LexicalIndex.build((lexical_texts(product, schema) for product in products), synonyms=source.synonyms)
         words.save(folder)
         index = FaissIndex.build(stored)
         index.save(folder)
@@ -182,15 +222,19 @@ def _build(arguments: argparse.Namespace, output: Output) -> int:
             )
 
         categories = fit_categories(catalog, index, encoder)
-        ranking, judgements = _ranking(arguments, loaded, searcher, output, fast=static is not None)
-        golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, reader.info.examples))
+        if source.ranking is None:
+            ranking, judgements = _ranking(arguments, loaded, searcher, output, fast=static is not None)
+        else:
+            ranking, judgements = _kept_ranking(source.ranking, static), source.judgements
+        golden = golden_answers(searcher(ranking), _golden_texts(arguments, catalog, source.info.examples))
         (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
         content = {
             "aisle": __version__,
-            "inputs": gate.recorded(arguments.catalogue, arguments.mapping, arguments.as_of),
+            "inputs": source.inputs,
+            "changes": source.changes,
             "products": len(products),
             "refused": dict(report.refused),
-            "catalogue": reader.info.to_json(),
+            "catalogue": source.info.to_json(),
             "encoder": {key: encoder.description.get(key) for key in ("name", "dimension", "precision")},
             "vectors": {"embedded": vectors.embedded, "reused": vectors.reused, "given": vectors.given},
             "static": checked,
@@ -201,10 +245,10 @@ def _build(arguments: argparse.Namespace, output: Output) -> int:
                 "smoothing": smoothing.share,
             },
             "ranking": ranking.to_json(),
-            "synonyms": len(synonyms.rules),
+            "synonyms": len(source.synonyms.rules),
             "judgements": judgements,
             "categories": categories,
-            "gate": None if judged is None else judged.save(folder),
+            "gate": None if source.judged is None else source.judged.save(folder),
         }
         version = store.seal(folder, content)
     store.verify(version)
@@ -227,6 +271,30 @@ def _build(arguments: argparse.Namespace, output: Output) -> int:
         return gated.tell(output, value, text)
     output.result(value, text)
     return 0
+
+
+def change_log(arguments: argparse.Namespace) -> Path:
+    """Where the collection's changes are kept."""
+    beside = BundleStore(arguments.bundles, arguments.collection).folder / FOLDER
+    return arguments.changes / arguments.collection if arguments.changes else beside
+
+
+def _changes_until(folder: Path, as_of: str) -> dict[str, Any] | None:
+    """The last change that was kept by when the catalogue was exported: the export has it; later ones are taken in when
+    the version is served. None where there is no log."""
+    log = ChangeLog(folder)
+    if log.id is None:
+        return None
+    moment = datetime.fromisoformat(as_of).timestamp()
+    return {"log": log.id, "sequence": max((one.sequence for one in log.news() if one.at <= moment), default=0)}
+
+
+def _kept_ranking(ranking: Ranking, static: StaticEncoder | None) -> Ranking:
+    if static is None and any(profile.static for profile in ranking.profiles.values()):
+        raise BundleError(
+            "the ranking asks for a static query encoder, and none passes its check: build the version anew"
+        )
+    return ranking
 
 
 def read_synonyms(path: Path) -> Synonyms:

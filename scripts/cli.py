@@ -25,6 +25,7 @@ COMMANDS = {
     "versions": ("scripts.versions", "list the versions of a collection"),
     "verify": ("scripts.verify", "check every byte of a version against its manifest"),
     "publish": ("scripts.publish", "make a version the served one"),
+    "fold": ("scripts.fold", "make the next version of the served one and the changes since it was built"),
     "rollback": ("scripts.rollback", "serve the version published before the current one"),
     "train": ("scripts.train", "train an encoder by a recipe (needs the train extra)"),
     "export": ("scripts.export", "make an encoder folder from a BERT-type checkpoint (needs the train extra)"),

@@ -93,12 +93,13 @@ def open_current(bundles: Path, collection: str = "default") -> Searcher:
 
 
 @pytest.fixture
-def client() -> Client:
-    """`async with client(bundles, timeout_ms=50) as http:` runs the real application, start-up and all."""
+def client(tmp_path: Path) -> Client:
+    """`async with client(bundles, timeout_ms=50) as http:` runs the real application, start-up and all. Changes are
+    kept apart from the bundles, which other tests read, too."""
 
     @asynccontextmanager
     async def run(bundles: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(Settings(bundles=bundles, provider="cpu", **settings))
+        app = create_app(Settings(bundles=bundles, provider="cpu", **{"changes": tmp_path / "changes"} | settings))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://aisle.test") as http:

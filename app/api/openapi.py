@@ -70,8 +70,8 @@ _SEARCH_EXAMPLE = {
     "facets": ["brand", "color"],
 }
 _RESCORE_EXAMPLE = {"items": [{"query": "running shoes", "candidates": [{"text": "Trail running shoes, size 42"}]}]}
-_RECORDS_EXAMPLE = [{"id": "B0NEW", "title": "Trail running shoes", "brand": "Northway", "price": 89.0}]
-_FIELDS_EXAMPLE = {"price": 79.0, "stock": 3}
+_RECORDS_EXAMPLE = [{"id": "B0NEW", "title": "Trail running shoes", "brand": "Northway", "color": "Blue"}]
+_FIELDS_EXAMPLE = {"color": "Green"}
 _CLASSIFY_EXAMPLE = {"query": "leather hiking boots", "k": 3, "collection": "retail"}
 _WHY_NOT_EXAMPLE = {
     "query": "wireless headphones",

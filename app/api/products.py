@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.params import integer, read_params, text
+from app.api.problems import MethodNotAllowed
 from app.api.schemas import (
     MAX_ID_CHARACTERS,
     Fields,
@@ -49,13 +50,13 @@ async def patch(request: Request) -> Response:
     """New values of some fields of a product; null takes one away."""
     params = read_params(ProductParams, request.scope, {"collection": text})
     fields = read_json(Fields, await read_body(request), content_type(request)).root
-    return Bytes(orjson.dumps(await service_of(request).patch(_id(request), fields, collection=params.collection)))
+    return Bytes(orjson.dumps(await service_of(request).patch(_changed(request), fields, collection=params.collection)))
 
 
 async def delete(request: Request) -> Response:
     """A product is gone."""
     params = read_params(ProductParams, request.scope, {"collection": text})
-    return Bytes(orjson.dumps(await service_of(request).delete(_id(request), collection=params.collection)))
+    return Bytes(orjson.dumps(await service_of(request).delete(_changed(request), collection=params.collection)))
 
 
 async def similar(request: Request) -> Response:
@@ -82,3 +83,10 @@ def _id(request: Request) -> str:
     if not given or len(given) > MAX_ID_CHARACTERS:
         raise NotFound("no product has such an id")
     return given
+
+
+def _changed(request: Request) -> str:
+    """An id may contain slashes, but what is read at a longer path is not changed there."""
+    if request.scope["path"].endswith("/similar"):
+        raise MethodNotAllowed(request.scope["method"], "GET, HEAD")
+    return _id(request)

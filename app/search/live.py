@@ -75,8 +75,15 @@ class LiveVersion:
         self._pending += self._log.news()
         return bool(self._pending)
 
-    def step(self) -> None:
-        """Take in some of what waits, and serve the outcome. Raises EncoderUnavailable; then nothing is taken in."""
+    def step(self, *, embed: bool = True) -> None:
+        """Take in some of what waits, and serve the outcome. Raises EncoderUnavailable; then nothing is taken in.
+        Without `embed` only `products` knows of it."""
+        if not embed:
+            taken = list(self._pending)
+            self._products |= self._after(taken)
+            self._pending.clear()
+            self.sequence = taken[-1].sequence
+            return
         taken = self._some()
         after = self._after(taken)
         vectors = {one.id: self._vector(one) for one in after.values() if one is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.errors import BadInput, NotFound
@@ -104,6 +104,18 @@ class StubService:
         if product_id not in (KNOWN, "a/b"):
             raise NotFound("no product has such an id")
         return b'{"id":"B07CXG6C9W","version":"20261123-ab12cd34","product":{"title":"Headphones"}}'
+
+    async def put(self, records: Sequence[Any], *, collection: str = "default") -> dict[str, Any]:
+        self._known(collection)
+        return {"accepted": len(records), "sequence": 7, "version": VERSION}
+
+    async def patch(self, product_id: str, fields: Any, *, collection: str = "default") -> dict[str, Any]:
+        self.product(product_id, collection=collection)
+        return {"accepted": 1, "sequence": 8, "version": VERSION}
+
+    async def delete(self, product_id: str, *, collection: str = "default") -> dict[str, Any]:
+        self.product(product_id, collection=collection)
+        return {"accepted": 1, "sequence": 9, "version": VERSION}
 
     def versions(self) -> dict[str, Any]:
         return {"collections": [{"collection": "default", "version": VERSION, "products": 1, "previous": []}]}

@@ -84,7 +84,8 @@ async def test_the_examples_of_the_document_are_answered(shipped_bundles: Path, 
         for operation in OPERATIONS:
             if operation.body is None:
                 continue
-            response = await http.request(operation.method.upper(), operation.path, json=operation.example)
+            path = operation.path.replace("{id}", "B07CXG6C9W")
+            response = await http.request(operation.method.upper(), path, json=operation.example)
             assert response.status_code == 200, f"{operation.path}: {json.dumps(operation.example)}\n{response.text}"
             tried += 1
     assert tried >= 5
