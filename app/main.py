@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -23,7 +25,7 @@ from app.api.protocol import TimedHttpProtocol
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
 from app.runtime.cores import usable_cores
-from app.runtime.member import Membership, bind
+from app.runtime.member import METRICS_FOLDER, Membership, bind
 from app.search.cache import Cache
 from app.search.collections import Collections
 from app.search.searcher import Job, process
@@ -35,7 +37,10 @@ _log = logging.getLogger("aisle")
 
 def create_app(settings: Settings) -> FastAPI:
     """An application that loads, verifies and warms every collection before it is ready."""
-    collections = Collections(settings.bundles, settings.provider, settings.changes)
+    fold = partial(_fold, settings) if settings.fold_after else None
+    collections = Collections(
+        settings.bundles, settings.provider, settings.changes, fold=fold, after=settings.fold_after
+    )
     cache = Cache(
         round(settings.cache_mb * 2**20),
         settings.redis_url,
@@ -81,6 +86,23 @@ def create_app(settings: Settings) -> FastAPI:
     )
     install(app, service, options)
     return app
+
+
+async def _fold(settings: Settings, collection: str) -> None:
+    """`aisle fold` in a process of its own, which gives way to searches."""
+    command = ["nice", "-n", "15", sys.executable, "-m", "scripts.cli", "fold", "--bundles", str(settings.bundles)]
+    command += ["--collection", collection, *(["--changes", str(settings.changes)] if settings.changes else [])]
+    environment = {name: value for name, value in os.environ.items() if name != METRICS_FOLDER}  # it serves nobody
+    _log.info("collection %s: making a version of its changes", collection)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+    try:
+        told, complaints = await process.communicate()
+    except asyncio.CancelledError:
+        process.terminate()
+        raise
+    if process.returncode:
+        _log.error("collection %s: no version was made of its changes:\n%s", collection, (told + complaints).decode())
 
 
 class _Server(uvicorn.Server):

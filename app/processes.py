@@ -29,10 +29,9 @@ from time import monotonic
 
 from app import __version__
 from app.runtime.cores import usable_cores
-from app.runtime.member import BEAT_S, LISTEN, Membership, bind
+from app.runtime.member import BEAT_S, LISTEN, METRICS_FOLDER, Membership, bind
 from app.settings import Settings
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _SILENT_S = 30.0  # longer than any request may hold a loop; a member that is being debugged is taken for a stuck one
 _AGAIN_S = (0.5, 30.0)  # least and most time before a member is replaced that ended soon after its start
 _SOON_S = 60.0

@@ -27,6 +27,7 @@ class Settings(BaseModel):
     changes: Path | None = Field(
         None, description="folder of the change logs; unset: beside each collection's versions"
     )
+    fold_after: int = Field(0, ge=0, description="changed products after which a version is made of them; 0: never")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     processes: int = Field(0, ge=0, le=256, description="processes that serve; 0: one a core, or one with a GPU")

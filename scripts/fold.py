@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +40,16 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     version = store.current()
     if version is None:
         raise NotFound(f"nothing is published in {store.folder}")
-    folder = store.path(version)
     log = build.change_log(arguments)
+    with _alone(log) as alone:
+        if not alone:
+            output.result({"version": version, "changed": None}, "another fold is under way")
+            return 0
+        return _fold(arguments, store, version, log, output)
+
+
+def _fold(arguments: argparse.Namespace, store: BundleStore, version: str, log: Path, output: Output) -> int:
+    folder = store.path(version)
     served = load(store, version, Encoders("cpu"))
     live = LiveVersion(served, folder, log)
     with output.progress("taking in changes", unit="changes") as tick:
@@ -67,6 +79,22 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     if code == 0 and not arguments.no_publish:
         _trim(store, log)
     return code
+
+
+@contextmanager
+def _alone(log: Path) -> Iterator[bool]:
+    """Whether nobody else folds this log; several processes of one service may set out at once."""
+    if not log.is_dir():
+        yield True
+        return
+    descriptor = os.open(log / "FOLDING", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
 
 
 def _as_built(arguments: argparse.Namespace, folder: Path, version: str, content: Any) -> argparse.Namespace:

@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name for where processes put what they count
 LOADED, LISTEN, ALIVE = b"loaded\n", b"listen\n", b"."
 BEAT_S = 1.0
 

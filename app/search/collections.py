@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -39,6 +39,8 @@ from app.types import RescoreCandidate, SearchRequest
 _log = logging.getLogger("aisle.collections")
 _POLL_S = 0.25
 _CHANGES_POLL_S = 0.1
+_FOLD_AGAIN_S = 600.0
+Fold = Callable[[str], Coroutine[Any, Any, None]]
 GOLDEN = "golden.json"
 # int8 kernels differ between processors, so order may differ in near-ties; another encoder or index differs wholly.
 _GOLDEN_OVERLAP = 0.8
@@ -205,10 +207,16 @@ def _measure(searcher: Searcher, texts: list[str]) -> None:
 class Collections:
     """The served version of every collection under one folder; swapped by one reference."""
 
-    def __init__(self, root: Path, provider: Provider, changes: Path | None = None) -> None:
-        """`changes`: folder of the change logs, where they shall not lie beside the versions."""
+    def __init__(
+        self, root: Path, provider: Provider, changes: Path | None = None, *, fold: Fold | None = None, after: int = 0
+    ) -> None:
+        """`changes`: folder of the change logs, where they shall not lie beside the versions. `fold` makes and
+        publishes a version of a collection and its changes, once there are so many."""
         self._root = root
         self._changes = changes
+        self._fold, self._fold_after = fold, after
+        self._folds: dict[str, asyncio.Task[None]] = {}
+        self._fold_at: dict[str, float] = {}
         self._encoders = Encoders(provider, checked=True)
         self._served: dict[str, Served] = {}
         self._live: dict[str, LiveVersion] = {}
@@ -252,7 +260,7 @@ class Collections:
     async def close(self) -> None:
         for writer in self._writers.values():
             await writer.close()
-        for follower in self._followers:
+        for follower in [*self._followers, *self._folds.values()]:
             follower.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await follower
@@ -302,6 +310,16 @@ class Collections:
                 if live.behind:
                     await self._take_in(name, live)
                 metrics.CHANGES_LAG.labels(name).set(live.lag_s)
+                if self._fold is not None and live.changed >= self._fold_after:
+                    self._begin_fold(name, self._fold)
+
+    def _begin_fold(self, name: str, fold: Fold) -> None:
+        """One at a time, and not again at once: the gate may have refused what came of it."""
+        now = time.monotonic()
+        if name not in self._folds and now >= self._fold_at.get(name, 0.0):
+            self._fold_at[name] = now + _FOLD_AGAIN_S
+            task = self._folds[name] = asyncio.create_task(fold(name))
+            task.add_done_callback(lambda _: self._folds.pop(name, None))
 
     async def _take_in(self, name: str, live: LiveVersion) -> None:
         try:

@@ -219,6 +219,26 @@ async def test_a_new_version_takes_up_the_changes(bundles: Path, client: Client,
         assert await _seen(gone) < _SEEN_WITHIN_S
 
 
+def test_many_changes_become_a_version_by_themselves(bundles: Path) -> None:
+    """Made in the background, once, and taken up by every process."""
+    first = BundleStore(bundles).current()
+    with served(bundles, AISLE_PROCESSES="2", AISLE_FOLD_AFTER="5") as service:
+        for number in range(6):
+            _put(service, f"n{number}", 5.0)
+        until = time.monotonic() + 60
+        while (now := _versions(service)) and (now["version"] == first or now["changes"]["products"]):
+            assert time.monotonic() < until, "".join(service.lines)
+            time.sleep(0.1)
+        assert now["products"] == 66
+        assert service.stop() == 0
+    assert len(BundleStore(bundles).versions()) == 2
+
+
+def _versions(service: Served) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{service.address}/v1/versions").raise_for_status().json()["collections"][0]
+    return found
+
+
 def test_processes_share_a_log(bundles: Path) -> None:
     """Whichever keeps a change, each shows it within a second."""
     with served(bundles, AISLE_PROCESSES="2") as service:
