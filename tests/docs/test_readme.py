@@ -66,7 +66,7 @@ async def test_the_error_example_is_what_the_service_says(shipped_bundles: Path,
 
 def _parsed(line: str) -> tuple[str, str, dict[str, str], str | None]:
     words = shlex.split(line)[1:]
-    headers, body, url = {}, None, ""
+    headers, body, url, method = {}, None, "", None
     while words:
         word = words.pop(0)
         if word == "-H":
@@ -74,12 +74,17 @@ def _parsed(line: str) -> tuple[str, str, dict[str, str], str | None]:
             headers[name] = value
         elif word == "-d":
             body = words.pop(0)
+        elif word == "-X":
+            method = words.pop(0)
         elif not word.startswith("-"):
             url = word.removeprefix("localhost:8000")
-    return ("GET" if body is None else "POST"), url, headers, body
+    return method or ("GET" if body is None else "POST"), url, headers, body
+
+
+_CONTENT = ("hits", "product", "items", "results", "categories", "stage", "accepted")
 
 
 def _has_content(answer: Any) -> bool:
     if isinstance(answer, list):
         return bool(answer)
-    return any(answer.get(name) for name in ("hits", "product", "items", "results", "categories", "stage"))
+    return any(answer.get(name) for name in _CONTENT)
