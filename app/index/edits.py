@@ -38,10 +38,12 @@ def patch(known: tuple[Product, Schema], fields: Any) -> Edit:
         raise BadInput(f"this catalogue does not store {', '.join(lost)}: put the whole product")
     given = {name: value for name, value in fields.items() if name != "id"}
     kept = {name: value for name, value in {**product.fields, **given}.items() if value is not None}
+    derived: set[str] = set()
     if schema.derives_stock() and schema.roles.stock in given and IN_STOCK not in given:
         kept.pop(IN_STOCK, None)
+        derived.add(IN_STOCK)  # whatever it is here: changes that are not seen yet may say otherwise
     after = typed_fields(kept, schema)
-    names = given.keys() | ({IN_STOCK} if after.get(IN_STOCK) != product.fields.get(IN_STOCK) else set())
+    names = given.keys() | derived
     return Edit("patch", product.id, {name: after.get(name) for name in sorted(names)})
 
 

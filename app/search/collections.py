@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ from app.types import RescoreCandidate, SearchRequest
 _log = logging.getLogger("aisle.collections")
 _POLL_S = 0.25
 _CHANGES_POLL_S = 0.1
+_CATCH_UP_S = 0.5
 _FOLD_AGAIN_S = 600.0
 Fold = Callable[[str], Coroutine[Any, Any, None]]
 GOLDEN = "golden.json"
@@ -222,7 +224,7 @@ class Collections:
         self._live: dict[str, LiveVersion] = {}
         self._writers: dict[str, ChangeWriter] = {}
         self._swapping = Lock()
-        self._stepping = asyncio.Lock()
+        self._stepping: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._refused: dict[str, str] = {}
         self._unread: dict[str, str] = {}
         self._followers: list[asyncio.Task[None]] = []
@@ -276,11 +278,11 @@ class Collections:
         return sequence
 
     async def catch_up(self, collection: str) -> Served:
-        """The collection with every change that its log holds by now. Raises NotFound."""
+        """The collection with every change that its log holds by now, unless that takes long. Raises NotFound."""
         self.get(collection)
         live = self._live[collection]
-        if live.behind:
-            await self._take_in(collection, live)
+        if live.behind:  # never given up half way: two threads would step at once
+            await asyncio.wait({asyncio.create_task(self._take_in(collection, live))}, timeout=_CATCH_UP_S)
         return self.get(collection)
 
     def changes(self, collection: str) -> tuple[int, int]:
@@ -323,7 +325,7 @@ class Collections:
 
     async def _take_in(self, name: str, live: LiveVersion) -> None:
         try:
-            async with self._stepping:
+            async with self._stepping[name]:
                 await asyncio.to_thread(self._step, name, live)
             self._unread.pop(name, None)
         except Exception as error:  # noqa: BLE001  (what was served goes on being served, and the lag tells)
@@ -333,8 +335,9 @@ class Collections:
                 _log.error("collection %s: changes cannot be taken in: %s", name, error, exc_info=not known)
 
     def _step(self, name: str, live: LiveVersion) -> None:
-        """Until nothing waits; each step is served at once."""
-        while live.listen():
+        """Some of what waits; each step is served at once."""
+        until = perf_counter() + _CATCH_UP_S
+        while perf_counter() < until and live.listen():
             live.step()
             metrics.CHANGES_LAG.labels(name).set(live.lag_s)
             with self._swapping:

@@ -312,3 +312,13 @@ def test_a_copy_of_a_version_without_its_log_begins_another(tiny_bundles: Path, 
     live = _open(copied, tmp_path / "changes")
     _keep(tmp_path, _put(live.served.searcher, id="new", title="zebra lamp"))
     assert _catch_up(live).catalog.row("new") is not None
+
+
+def test_what_follows_from_a_stock_follows_from_the_last(live: LiveVersion, tmp_path: Path) -> None:
+    """Two patches that were both made before either is seen: a shop sells out and is supplied."""
+    searcher = _catch_up(live)
+    _keep(tmp_path, _patch(live, "p005", stock=5))
+    _catch_up(live)
+    _keep(tmp_path, _patch(live, "p005", stock=0), _patch(live, "p005", stock=7))
+    assert json.loads(_catch_up(live).product("p005"))["product"]["in_stock"] is True
+    assert searcher.catalog.row("p005") is not None
