@@ -225,7 +225,7 @@ class LiveCatalog(Catalog):
             assert isinstance(column, KeywordColumn)
             codes = column.first[own].astype(np.int64)
             if part == 0:
-                key[positions] = np.where(codes == MISSING, MISSING, codes * _STEP)
+                key[positions] = np.where(codes == MISSING, MISSING, (codes + 1) * _STEP)
                 continue
             for position, code in zip(np.arange(len(rows))[positions].tolist(), codes.tolist(), strict=True):
                 if code == MISSING:
@@ -235,7 +235,7 @@ class LiveCatalog(Catalog):
         for rank, value in enumerate(sorted(others)):
             place = ordered.values.place(value)
             same = place < len(ordered.values) and ordered.values[place] == value
-            key[others[value]] = place * _STEP - (0 if same else len(others) - rank)
+            key[others[value]] = (place + 1) * _STEP - (0 if same else len(others) - rank)
         missing = key == MISSING
         key = -key if sort.descending else key
         key[missing] = np.iinfo(np.int64).max

@@ -322,3 +322,19 @@ def test_what_follows_from_a_stock_follows_from_the_last(live: LiveVersion, tmp_
     _keep(tmp_path, _patch(live, "p005", stock=0), _patch(live, "p005", stock=7))
     assert json.loads(_catch_up(live).product("p005"))["product"]["in_stock"] is True
     assert searcher.catalog.row("p005") is not None
+
+
+def test_a_keyword_before_all_of_the_version_sorts_as_one(live: LiveVersion, tmp_path: Path) -> None:
+    """It is not taken for a missing one, which comes last either way."""
+    searcher = _catch_up(live)
+    _keep(tmp_path, _put(searcher, id="new", title="zebra lamp", brand="Aaa"))
+    after = _catch_up(live)
+    browsed = {"filter": {"any": [{"field": "brand", "exists": True}, {"field": "brand", "exists": False}]}, "k": 200}
+    orders = [
+        [hit["product"].get("brand") for hit in _answer(after, SearchRequest(None, sort=one, **browsed))["hits"]]
+        for one in ((Sort("brand"),), (Sort("brand", True),))
+    ]
+    held = [brand for brand in orders[0] if brand is not None]
+    assert held[0] == "Aaa" and held == sorted(held)
+    assert [brand for brand in orders[1] if brand is not None] == held[::-1]
+    assert orders[0][len(held) :] == orders[1][len(held) :] == [None] * (61 - len(held))
