@@ -38,6 +38,7 @@ class Answer:
     status: int = 0
     failure: str = ""
     fresh: bool = False
+    tries: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -77,7 +78,7 @@ class Load:
 
     With a `name` request 7 says that its id is the name and 7; else the service finds one. `look` sees each answer, on
     the load's thread. At most `most` are under way: beyond that a request is left out, and counted in `left_out`, so
-    that a rate out of reach makes a closed loop."""
+    that a rate out of reach makes a closed loop. What was not answered 200 is asked again at once, `retries` times."""
 
     def __init__(
         self,
@@ -89,11 +90,13 @@ class Load:
         path: str = "/v1/search",
         most: int = 2000,
         name: str = "",
+        retries: int = 0,
     ) -> None:
         parts = urlsplit(address)
         self._place = (parts.hostname or "", parts.port or 0)
         self._head = f"POST {path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
         self._rate, self._body, self._look, self._most, self._name = rate, body, look, most, name
+        self._retries = retries
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._under_way: set[asyncio.Task[None]] = set()
         self._stopping = threading.Event()
@@ -157,13 +160,18 @@ class Load:
             writer.close()
 
     async def _ask(self, answer: Answer) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._exchange(answer)
-        except TimeoutError:
-            answer.failure = "no answer"
-        except (OSError, EOFError, ValueError) as error:
-            answer.failure = type(error).__name__
+        for _ in range(1 + self._retries):
+            answer.tries += 1
+            answer.failure = ""
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._exchange(answer)
+            except TimeoutError:
+                answer.failure = "no answer"
+            except (OSError, EOFError, ValueError) as error:
+                answer.failure = type(error).__name__
+            if answer.status == 200 and not answer.failure:
+                break
         answer.done = time.monotonic()
         self.answers.append(answer)
         if self._look is not None:

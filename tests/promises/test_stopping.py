@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pytest
 from tests.app.server import served
 from tests.promises.conftest import Promise
 from tests.promises.forms import forms
-from tests.promises.load import Answer, Load, capacity, failed, searches
+from tests.promises.load import Answer, Load, capacity, failed
 from tests.promises.proxy import Farm, farm
 from tests.promises.running import metric
 from tests.promises.versions import Pair
 
 DRAIN_S = 1.0
 _SLOW_MS = 20.0
+_AT_ONCE = 3  # services of their own
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ def test_a_sigterm_at_any_moment_loses_no_accepted_request(
     pair: Pair, promise: Promise, seed: int, stops: int, tmp_path: Path
 ) -> None:
     """What reached the application, or was sent before the drain was over, is answered; and the end comes in time."""
-    draw = random.Random(seed)
     rate = 40.0  # half of what two workers with this encoder bring
     with promise("C2", f"{stops} SIGTERMs: 0 accepted requests lost, exit ≤ drain + longest request + 1 s") as found:
-        made = [_stop_once(pair, draw, rate, tmp_path) for _ in range(stops)]
+        with ThreadPoolExecutor(_AT_ONCE) as several:
+            draws = [random.Random(f"{seed} {number}") for number in range(stops)]
+            made = list(several.map(lambda draw: _stop_once(pair, draw, rate, tmp_path), draws))
         accepted = sum(len(one.accepted) for one in made)
         lost = [name for one in made for name in one.lost]
         beyond = [one.took - DRAIN_S - _longest_s(one) for one in made]
@@ -162,4 +165,3 @@ def test_a_killed_replica_behind_haproxy_is_invisible_with_one_retry(
         found.metric = f"HAProxy saw replicas go down {running.total('chkdown')} times"
         assert not wrong
         assert again, "no request was under way on any of them"
-        assert searches(1) != searches(2)
