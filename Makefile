@@ -45,11 +45,11 @@ ifdef MY_TURN
 $(shell for venv in $(VENV) $(TRAIN_VENV); do if test -e $$venv/.installing; then rm -rf $$venv; fi; done)
 endif
 
-.PHONY: help install bundles run test deep bench load gpu relevance check up model student lock clean
+.PHONY: help install bundles run test deep promises bench load gpu relevance check up model student lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "  variables: HOST=$(HOST) PORT=$(PORT) BUNDLES=$(BUNDLES) PYTHON=$(PYTHON) ARGS= (for test, deep, bench, lock)"
+	@echo "  variables: HOST=$(HOST) PORT=$(PORT) BUNDLES=$(BUNDLES) PYTHON=$(PYTHON) ARGS= (for test, deep, promises, bench, lock)"
 
 install: ## the run-time environment in .venv, with the console command .venv/bin/aisle
 	@+$(ALONE) $(RUNTIME)
@@ -70,6 +70,11 @@ deep: ## the long tests and those that compare timings (ARGS= for a part)
 	@+$(ALONE) $(TESTING)
 	@mkdir -p artifacts
 	@$(PY) -m pytest -m deep --junitxml=artifacts/junit-deep.xml $(ARGS)
+
+promises: ## the long form of the promises' tests, with a table in artifacts/promises.md (ARGS="-k swap" for a part)
+	@+$(ALONE) $(TESTING)
+	@mkdir -p artifacts
+	@$(PY) -m pytest tests/promises -m deep --junitxml=artifacts/junit-promises.xml $(ARGS)
 
 bench: bundles ## measure the demo collections and the field's usual way beside them
 	@+$(ALONE) $(BENCHING)

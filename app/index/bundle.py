@@ -133,7 +133,7 @@ class BundleStore:
         """A temporary folder to write a version's parts into; gone afterwards unless `seal` took it.
 
         What killed builds left behind goes, too: a living build holds the lock of its folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make(self.folder)
         with ExitStack() as held:
             with _locked(self.folder):  # else another build could meet this one's folder before it is locked
                 for left in self.folder.glob(f"{_TEMPORARY}*"):
@@ -181,14 +181,16 @@ class BundleStore:
     def publish(self, version: str) -> None:
         """Make a verified version the served one. Raises NotFound or CorruptPart and changes nothing then."""
         self.verify(version)
-        self._serve(version, [*self._history_to_current(), version])
+        with _locked(self.folder):
+            self._serve(version, [*self._history_to_current(), version])
 
     def keep_gate_record(self, version: str, record: dict[str, Any]) -> None:
         """Write down, durably, what the gate said of a version. Raises NotFound for a version that is not there."""
         self.path(version)
         folder = self.folder / _GATE
-        folder.mkdir(exist_ok=True)
-        _replace(folder / f"{version}.json", json.dumps(record, indent=1) + "\n")
+        _make(folder)
+        with _locked(folder):
+            _replace(folder / f"{version}.json", json.dumps(record, indent=1) + "\n")
 
     def gate_record(self, version: str) -> dict[str, Any] | None:
         """What the gate last said of a version; None where it was never asked, or what it said cannot be read."""
@@ -200,15 +202,16 @@ class BundleStore:
 
     def roll_back(self) -> str:
         """Serve the version published before the current one. Raises NotFound when there is none."""
-        current = self.current()
-        history = self._history_to_current()
-        while history and (history[-1] == current or not (self.folder / history[-1]).is_dir()):
-            history.pop()
-        if not history:
-            raise NotFound("there is no earlier version to roll back to")
-        self.verify(history[-1])
-        self._serve(history[-1], history)
-        return history[-1]
+        with _locked(self.folder):
+            current = self.current()
+            history = self._history_to_current()
+            while history and (history[-1] == current or not (self.folder / history[-1]).is_dir()):
+                history.pop()
+            if not history:
+                raise NotFound("there is no earlier version to roll back to")
+            self.verify(history[-1])
+            self._serve(history[-1], history)
+            return history[-1]
 
     def _history_to_current(self) -> list[str]:
         """History up to the version that CURRENT names: a crash between the two writes can leave either one ahead."""
@@ -305,7 +308,19 @@ def _check_regular(path: Path) -> None:
         raise CorruptPart(f"{path.name}: not a plain file of its own")
 
 
+def _make(folder: Path) -> None:
+    """A folder, with those above it, that a loss of power does not take away again."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync(folder.parent)
+
+
 def _replace(path: Path, text: str) -> None:
+    """Durably, and wholly or not at all. The caller holds the folder's lock: what lies there half-written is a killed
+    process's, and goes."""
+    for left in path.parent.glob(f".{path.name}-*"):
+        left.unlink()
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:

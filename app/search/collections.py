@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -43,6 +44,7 @@ _CHANGES_POLL_S = 0.1
 _CATCH_UP_S = 0.5
 _FOLD_AGAIN_S = 600.0
 Fold = Callable[[str], Coroutine[Any, Any, None]]
+_AGAIN_S = 5.0  # until a version that could not be read is tried again
 GOLDEN = "golden.json"
 # int8 kernels differ between processors, so order may differ in near-ties; another encoder or index differs wholly.
 _GOLDEN_OVERLAP = 0.8
@@ -206,6 +208,14 @@ def _measure(searcher: Searcher, texts: list[str]) -> None:
             searcher.costs.begin(WORDS, words)
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Whether a version was not there or could not be read (no descriptors, no memory, a disk or a network that fails),
+    rather than read and found wrong."""
+    cause = error.__cause__
+    could_not_read = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return could_not_read or isinstance(error, (NotFound, OSError, MemoryError)) or isinstance(cause, MemoryError)
+
+
 class Collections:
     """The served version of every collection under one folder; swapped by one reference."""
 
@@ -228,6 +238,7 @@ class Collections:
         self._refused: dict[str, str] = {}
         self._unread: dict[str, str] = {}
         self._followers: list[asyncio.Task[None]] = []
+        self._again: dict[str, float] = {}  # when a refused version is tried again, where that may help
 
     def open(self) -> None:
         """Load every published collection. Raises BundleError when there is none, or one cannot be trusted."""
@@ -358,11 +369,13 @@ class Collections:
             served = self._served.get(name)
             if not published or (served and served.searcher.version == published):
                 self._refused.pop(name, None)
-            elif self._refused.get(name) != published:
+            elif self._refused.get(name) != published or time.monotonic() >= self._again.get(name, math.inf):
                 await asyncio.to_thread(self._load, name, published)
                 self._refused.pop(name, None)
         except Exception as error:  # noqa: BLE001  (whatever one version does, the next must still be looked for)
-            # The old version goes on being served; this one is not tried again until CURRENT names another.
+            # The old version goes on being served; this one is not tried again until CURRENT names another, or for a
+            # while where the fault may be the machine's: else one process of several would stay behind for ever.
+            self._again[name] = time.monotonic() + _AGAIN_S if _may_pass(error) else math.inf
             if self._refused.get(name) == published:
                 return
             self._refused[name] = published

@@ -47,6 +47,8 @@ _MOST_ALONE = 4
 _MOST_TOGETHER = 64
 _TAKE_MS = 8.0
 _AT_ONCE_MS = 2.0
+_IN_HAND = 1  # searches that a worker has begun when another joins the queue, counting a take of several as one
+_SURE = 0.9  # of its time may be gone when a search's turn is expected to be over: expectations err
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up.
@@ -100,7 +102,8 @@ class SearchService:
 
     def _most_in_time(self) -> int:
         """Searches that a worker takes at once: the first of them waits for the last."""
-        dearest = max(served.searcher.costs.ms("default") for served in self._collections.all().values())
+        every = [served.searcher.costs for served in self._collections.all().values()]
+        dearest = max(costs.ms(WORDS) + costs.ms("default") for costs in every)
         return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
 
     def drain(self) -> None:
@@ -330,12 +333,12 @@ class SearchService:
         return job.answer
 
     def _refuse_what_cannot_be_kept(self, searcher: Searcher, query: Query, deadline: float) -> None:
-        """At the door rather than after the deadline: where even the cheapest tier of all that waits takes longer than
-        this search has."""
+        """At the door rather than after the deadline: where even the cheapest tier of all that waits, of what a worker
+        has in hand, and of this search itself takes longer than it has."""
         load = self._batcher.load()
         if load.waiting > load.workers:
             least_ms = searcher.costs.least_ms(ladder(query.profile, searcher.ranking))
-            if load.waiting / load.workers * least_ms > left_s(deadline) * 1e3:
+            if (load.waiting / load.workers + _IN_HAND + 1) * least_ms > _SURE * left_s(deadline) * 1e3:
                 metrics.REFUSED.labels("deadline").inc()
                 raise Overloaded("more searches are waiting than can be answered in time; try again shortly")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from app.errors import AisleError, CorruptPart
 from app.index.bundle import EMBEDDINGS, HASHES
-from app.index.product_text import dense_texts, text_hash
+from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
 from app.search.collections import warm
 from app.search.embed import Encoder
@@ -26,6 +26,7 @@ from models.gate.verdict import REFUSED, Check
 LAYER = "fingerprint"
 _PRODUCTS = 200
 _SEED = 0
+_WORDS_DIFFER, _WORDS_STRAYS = 0.01, 0.01  # shares of a query's bound; of the products
 
 
 def checks(
@@ -38,11 +39,13 @@ def checks(
     strangers: bool = False,
 ) -> Iterator[Check]:
     """Stored vectors against their texts; the index against them, where it holds others (`dense` is what the manifest
-    says of it); probe texts against the network's own vectors; and the golden queries. Vectors may be `strangers` to
-    the encoder where they were given for a first version: whoever gives them may know better, and nothing is lost."""
+    says of it); the words against the texts; probe texts against the network's own vectors; and the golden queries.
+    Vectors may be `strangers` to the encoder where they were given for a first version: whoever gives them may know
+    better, and nothing is lost."""
     made: dict[str, Callable[[], Check]] = {
         "vectors": lambda: _vectors(candidate, folder, limits, strangers=strangers),
         "index": lambda: _index(candidate, folder, dense, limits),
+        "words": lambda: _words(candidate),
         "probes": lambda: _probes(candidate.encoder, served, limits),
         "golden": lambda: _golden(candidate, folder),
     }
@@ -126,6 +129,31 @@ def _texts(candidate: Searcher, folder: Path, rows: list[int]) -> tuple[list[tup
 def _stores_what_it_embeds(schema: Schema) -> bool:
     roles = {schema.roles.title, *schema.text_roles_beyond_title()}
     return all(spec.stored for spec in schema.fields if spec.searched or spec.name in roles)
+
+
+def _words(candidate: Searcher) -> Check:
+    """Random products: their own titles, searched for by the words, against the stored texts under the same statistics.
+    Sees postings that are another catalogue's, to which golden queries can be blind."""
+    schema = candidate.catalog.schema
+    if not _stores_what_it_embeds(schema):
+        return Check.not_run(LAYER, "words", "fields that are searched are not stored: the texts cannot be rebuilt")
+    rows = np.random.default_rng(_SEED).permutation(len(candidate.catalog))[:_PRODUCTS].tolist()
+    strays = sum(not _same_words(candidate, row, schema) for row in rows)
+    return Check.of(
+        LAYER,
+        "words",
+        strays <= _WORDS_STRAYS * len(rows),
+        f"{len(rows)} products searched for by their titles: {strays} score otherwise than their texts",
+        f"at most {_WORDS_STRAYS:.0%}",
+        {"products": len(rows), "strays": strays},
+    )
+
+
+def _same_words(candidate: Searcher, row: int, schema: Schema) -> bool:
+    title, text = lexical_texts(Product(candidate.catalog.id(row), candidate.catalog.fields(row)), schema)
+    query = candidate.words.parse(title)
+    stored = candidate.words.scores(query, np.array([row], dtype=np.int32))[0]
+    return bool(np.allclose(stored, candidate.words.score_text(query, title, text), atol=_WORDS_DIFFER))
 
 
 def _probes(encoder: Encoder, served: Encoder | None, limits: Limits) -> Check:

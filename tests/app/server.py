@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,20 +44,30 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
 
+    def kill(self) -> None:
+        """SIGKILL, where it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
-@contextmanager
-def served(bundles: Path, **environment: str) -> Iterator[Served]:
-    """Start it, wait for its address, end it by its own process."""
+
+def start(bundles: Path, *, port: int = 0, command: Sequence[str] = (), **environment: str) -> Served:
+    """Start it, or another module's `command` in its place; whoever does also ends it."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("AISLE_")}
+    serve = ["scripts.cli", "serve", "--bundles", str(bundles), "--port", str(port)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.cli", "serve", "--bundles", str(bundles), "--port", "0"],
+        [sys.executable, "-m", *(command or serve)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=own | environment,
     )  # fmt: skip
-    running = Served(process)
+    return Served(process)
+
+
+@contextmanager
+def served(bundles: Path, *, command: Sequence[str] = (), **environment: str) -> Iterator[Served]:
+    """Start it, wait for its address, end it by its own process."""
+    running = start(bundles, command=command, **environment)
     try:
         running.wait_until_ready()
         yield running
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        running.kill()

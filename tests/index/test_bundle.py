@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,24 @@ def test_what_a_killed_build_left_is_removed_by_the_next(store: BundleStore) -> 
         version = store.seal(slow, {})
     assert (store.path(version) / "part").read_bytes() == b"kept"
     assert not list(store.folder.glob(".building-*"))
+
+
+def test_what_a_killed_publish_left_is_removed_by_the_next(store: BundleStore) -> None:
+    """Half-written files beside CURRENT, HISTORY and a gate record; two publishers take turns, so that neither takes
+    away what the other is writing."""
+    first, second = _current(store), _another(store, "second")
+    store.keep_gate_record(second, {"outcome": "passed"})
+    left = [store.folder / ".CURRENT-killed", store.folder / ".HISTORY-killed"]
+    left.append(store.folder / "GATE" / f".{second}.json-killed")
+    for path in left:
+        path.write_text("half")
+    with ThreadPoolExecutor(1) as other:
+        with bundle._locked(store.folder):
+            publishing = other.submit(store.publish, second)
+            with pytest.raises(TimeoutError):
+                publishing.result(0.3)
+            assert _current(store) == first and left[0].exists()
+        publishing.result(10)
+    store.keep_gate_record(second, {"outcome": "forced"})
+    assert not any(path.exists() for path in left)
+    assert _current(store) == second and store.roll_back() == first

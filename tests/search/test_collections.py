@@ -129,6 +129,37 @@ async def test_a_refused_version_is_tried_again_once_another_was_published(store
     await served.close()
 
 
+async def test_a_version_that_could_not_be_read_is_tried_again(
+    store: BundleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that had no descriptors left for a moment does not stay behind the others; the refusal is counted once.
+    One that was read and found wrong is not read again."""
+    monkeypatch.setattr(collections, "_AGAIN_S", 0.05)
+    good, bad = _seal(store, "good"), _seal(store, "bad", whole=False)
+    served = Collections(store.folder, "cpu")
+    served.open()
+    tries: list[str] = []
+    whole = BundleStore._verify
+
+    def verify(self: BundleStore, version: str) -> Any:
+        tries.append(version)
+        if tries.count(good) in (1, 2):
+            raise OSError(24, "Too many open files", "catalog.json")
+        return whole(self, version)
+
+    monkeypatch.setattr(BundleStore, "_verify", verify)
+    before = _refused()
+    served.follow()
+    (store.folder / "CURRENT").write_text(good)
+    await _until(lambda: served.get("default").searcher.version == good)
+    assert tries.count(good) == 3 and _refused() == before + 1
+    (store.folder / "CURRENT").write_text(bad)
+    await _until(partial(_refusals_are, before + 2))
+    await asyncio.sleep(0.3)
+    await served.close()
+    assert tries.count(bad) == 1
+
+
 async def test_a_garbled_current_is_counted_once(store: BundleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at every look: the old version goes on, and the log stays readable."""
     served = Collections(store.folder, "cpu")

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 
 from app.index.bundle import BundleStore
+from app.index.catalog import Catalog
 from app.index.dense import FaissIndex
+from app.index.lexical import LexicalIndex
+from app.index.product_text import lexical_texts
 from app.search.embed import Encoder
 from app.search.probes import KEY, Probes, cosines
+from app.types import Product
 from models.gate import Check, Limits, judge
 from models.gate.fingerprint import _probes
 from models.parity import PROBE_TEXTS as TEXTS
@@ -87,8 +91,17 @@ def _answers_of_others(folder: Path) -> None:
     (folder / "golden.json").write_text(json.dumps(golden))
 
 
+def _words_of_others(folder: Path) -> None:
+    catalog = Catalog.load(folder)
+    texts = [
+        lexical_texts(Product(catalog.id(row), catalog.fields(row)), catalog.schema) for row in range(len(catalog))
+    ]
+    LexicalIndex.build([*texts[1:], texts[0]]).save(folder)
+
+
 @pytest.mark.parametrize(
-    ("exchange", "checks"), [(_negated_index, {"vectors", "index"}), (_answers_of_others, {"golden"})]
+    ("exchange", "checks"),
+    [(_negated_index, {"vectors", "index"}), (_words_of_others, {"words"}), (_answers_of_others, {"golden"})],
 )
 def test_parts_exchanged_after_the_build_are_seen(
     exchange: Callable[[Path], None], checks: set[str], tiny_shop: Shop, tmp_path: Path
