@@ -14,12 +14,14 @@ from time import perf_counter
 from typing import Any
 
 from app import metrics
-from app.errors import BadInput, DeadlineExceeded, NotFound, Overloaded, Unavailable
+from app.errors import AisleError, BadInput, DeadlineExceeded, NotFound, Overloaded, StoodStill, Unavailable
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, left_s, now
+from app.runtime.watch import patience_s
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
+from app.search.golden import GoldenJob, GoldenWatch
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
 from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
@@ -49,6 +51,8 @@ _AT_ONCE_MS = 2.0
 _TEXTS_A_SLICE = 2
 _IDS_A_SLICE = 256
 _RESCORE_DEADLINE_S = 60.0
+_GOLDEN_DEADLINE_S = 10.0
+_SHOWN_EVERY_S = 1.0
 _SLICES_AT_ONCE = 4
 _SLICES_WAITING = 64  # of all items together; the others wait their turn here, in order, and are not refused
 
@@ -73,31 +77,55 @@ class SearchService:
         self._show_images = show_images
         self._flights: dict[bytes, _Flight] = {}
         self._bulk = asyncio.Semaphore(_SLICES_WAITING)
+        self._golden = GoldenWatch(collections.golden, self._ask_golden)
+        self._tasks: list[asyncio.Task[None]] = []
         self.started = False
         self.draining = False
 
     @property
     def ready(self) -> bool:
-        """A verified, warm version of every collection is served, and the process is not on its way out."""
-        return self.started and not self.draining
+        """A verified, warm version of every collection is served rightly, and the process is not on its way out."""
+        return self.unready is None
+
+    @property
+    def unready(self) -> str | None:
+        """Why the process is not ready; None where it is."""
+        if not self.started:
+            return "starting"
+        if self.draining:
+            return "draining"
+        if self._batcher.exhausted:
+            return "workers_stuck"
+        return "golden_failed" if self._golden.failing else None
 
     async def open(self) -> None:
         """Load and warm every collection, then open the caches and the queue. Raises BundleError."""
         await asyncio.to_thread(self._collections.open)
         await self._cache.open()
-        together = any(served.searcher.encoder.batches for served in self._collections.all().values())
-        if together:
-            self._batcher.start(max_batch=_MOST_TOGETHER)
+        searchers = [served.searcher for served in self._collections.all().values()]
+        patience = patience_s(max(searcher.costs.ms("default") for searcher in searchers))
+        if any(searcher.encoder.batches for searcher in searchers):
+            self._batcher.start(max_batch=_MOST_TOGETHER, patience_s=patience)
         else:
-            self._batcher.start(max_batch=_MOST_ALONE, most=self._most_in_time)
+            self._batcher.start(max_batch=_MOST_ALONE, most=self._most_in_time, patience_s=patience)
         self._collections.follow()
         self.started = True
         metrics.READY.set(1)
+        self._tasks = [asyncio.create_task(self._golden.watch()), asyncio.create_task(self._show_readiness())]
 
     def _most_in_time(self) -> int:
         """Searches that a worker takes at once: the first of them waits for the last."""
         dearest = max(served.searcher.costs.ms("default") for served in self._collections.all().values())
         return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
+
+    async def _ask_golden(self, job: GoldenJob) -> None:
+        deadline = after_ms(_GOLDEN_DEADLINE_S * 1e3)
+        await self._batcher.run(job, deadline=deadline, priority=Priority.BULK)
+
+    async def _show_readiness(self) -> None:
+        while True:
+            metrics.READY.set(self.ready)
+            await asyncio.sleep(_SHOWN_EVERY_S)
 
     def drain(self) -> None:
         """Not ready from now on, but still answering."""
@@ -107,6 +135,9 @@ class SearchService:
     async def close(self) -> None:
         """Reverse of open."""
         self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._collections.close()
         await self._batcher.stop()
         await self._cache.close()
@@ -316,10 +347,10 @@ class SearchService:
         try:
             await self._batcher.wait(ticket, deadline)
             late = isinstance(job.error, DeadlineExceeded)
-        except DeadlineExceeded:
+        except (DeadlineExceeded, StoodStill) as error:
             late = job.answer is None and (job.error is None or isinstance(job.error, DeadlineExceeded))
             if late and job.found is None:
-                raise
+                raise self._nothing_yet(error) from None
         finally:
             # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
             if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight:
@@ -328,7 +359,7 @@ class SearchService:
         if late:
             answer = job.searcher.answer_so_far(job)
             if answer is None:
-                raise DeadlineExceeded("no answer within the deadline")
+                raise self._nothing_yet(DeadlineExceeded("no answer within the deadline"))
             return answer
         if job.error is not None:
             raise job.error
@@ -339,6 +370,11 @@ class SearchService:
             value = job.answer.tier.encode() + b"\n" + job.answer.tail
             self._cache.put(key, value, flight.vector, job.vector)
         return job.answer
+
+    def _nothing_yet(self, error: AisleError) -> AisleError:
+        """What a caller is told who waited in vain: too little time, or no fault of its own."""
+        still = isinstance(error, DeadlineExceeded) and self._batcher.standing_still
+        return StoodStill("what works at searches stands still; try again shortly") if still else error
 
     async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:
         for start in range(0, len(jobs), _SLICES_AT_ONCE):
