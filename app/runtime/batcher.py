@@ -36,6 +36,7 @@ MOST_GIVEN_UP = 8
 """Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
+_HESITATING_LOOKS = 2
 _log = logging.getLogger("aisle.batcher")
 
 
@@ -98,7 +99,7 @@ class Batcher(Generic[Job]):
         self._crew: list[_Worker[Job]] = []
         self._given_up: list[_Worker[Job]] = []
         self._numbers = itertools.count()
-        self._still_looks = 0
+        self._still_looks = self._quiet_looks = self._finished = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -152,6 +153,8 @@ class Batcher(Generic[Job]):
         with self._wake:
             for worker in self._crew:
                 worker.looks += bool(worker.batch)
+            busy = all(worker.batch for worker in self._crew) and not self._finished
+            self._quiet_looks, self._finished = (self._quiet_looks + 1 if busy else 0), 0
             stuck = [worker for worker in self._crew if worker.looks > STUCK_S / _LOOK_S]
             lost = [ticket for worker in stuck for ticket in self._give_up(worker)]
             waits = self._waiting[0] or self._waiting[1]
@@ -176,9 +179,9 @@ class Batcher(Generic[Job]):
         return sum(worker.looks < self._still_looks for worker in self._crew)
 
     @property
-    def standing_still(self) -> bool:
-        """Whether every worker stands still."""
-        return not self._able()
+    def hesitating(self) -> bool:
+        """Whether no worker has finished a batch for a tenth of a second though each is at one."""
+        return self._quiet_looks >= _HESITATING_LOOKS
 
     def submit(self, job: Job, priority: Priority = Priority.SEARCH) -> Ticket[Job]:
         """Queue a job. Raises Overloaded at once when too much waits already, Unavailable when stopping."""
@@ -250,6 +253,7 @@ class Batcher(Generic[Job]):
             error = raised
         if worker in self._given_up:  # they have been told already
             return True
+        self._finished += 1
         try:
             self._loop.call_soon_threadsafe(_settle, wanted, error)
         except RuntimeError:

@@ -205,6 +205,14 @@ class Searcher:
             return self._as_found(late, RANK_STALLED)
         return self._scored(late)
 
+    def words_alone(self, job: SearchJob) -> SearchAnswer | None:
+        """What the words find, in their order, for a search that nobody has begun; None where they are not asked."""
+        if job.query.text is None or not job.query.profile.uses_words:
+            return None
+        alone = SearchJob(self, job.query, job.submitted)
+        self._find_words(alone)
+        return self._as_found(alone, DEADLINE)
+
     def _whole(self, job: SearchJob) -> SearchAnswer:
         answer = self._scored(job)
         self._learn(job)

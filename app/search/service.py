@@ -45,6 +45,7 @@ _MOST_ALONE = 4
 _MOST_TOGETHER = 64
 _TAKE_MS = 8.0
 _AT_ONCE_MS = 2.0
+_LOOP_LATE_S = 0.02
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up.
@@ -343,23 +344,23 @@ class SearchService:
         job = ticket.job
         assert isinstance(job, SearchJob)
         job.deadline = max(job.deadline, deadline)  # a search that several wait for is for the most patient of them
-        first = False
+        first, why = False, AisleError("the search was given up")
         try:
             await self._batcher.wait(ticket, deadline)
             late = isinstance(job.error, DeadlineExceeded)
+            why = DeadlineExceeded("no answer within the deadline")
         except (DeadlineExceeded, StoodStill) as error:
             late = job.answer is None and (job.error is None or isinstance(job.error, DeadlineExceeded))
-            if late and job.found is None:
-                raise self._nothing_yet(error) from None
+            why = error
         finally:
             # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
             if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight:
                 del self._flights[key]
                 first = True
         if late:
-            answer = job.searcher.answer_so_far(job)
+            answer = job.searcher.answer_so_far(job) or self._words_at_once(job, deadline)
             if answer is None:
-                raise self._nothing_yet(DeadlineExceeded("no answer within the deadline"))
+                raise self._nothing_yet(why)
             return answer
         if job.error is not None:
             raise job.error
@@ -371,9 +372,15 @@ class SearchService:
             self._cache.put(key, value, flight.vector, job.vector)
         return job.answer
 
+    def _words_at_once(self, job: SearchJob, deadline: float) -> SearchAnswer | None:
+        """At the deadline of a search that no worker came to because all of them seem to stand still: what the words
+        find, unless that takes the loop too long, or it is late already."""
+        at_hand = self._batcher.hesitating and _is_cheap(job) and now() - deadline < _LOOP_LATE_S
+        return job.searcher.words_alone(job) if at_hand else None
+
     def _nothing_yet(self, error: AisleError) -> AisleError:
         """What a caller is told who waited in vain: too little time, or no fault of its own."""
-        still = isinstance(error, DeadlineExceeded) and self._batcher.standing_still
+        still = isinstance(error, DeadlineExceeded) and self._batcher.hesitating
         return StoodStill("what works at searches stands still; try again shortly") if still else error
 
     async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:
@@ -414,6 +421,11 @@ def _is_short(job: SearchJob) -> bool:
     computed = query.profile.uses_dense and not query.profile.looked_up and (job.vector is None or query.request.relax)
     more = query.text is None or query.filter is not None or query.request.facets
     return not computed and not more and costs.ms(WORDS) + costs.ms(query.profile.name) < _AT_ONCE_MS
+
+
+def _is_cheap(job: SearchJob) -> bool:
+    """Whether the words of a search can be looked up on the loop."""
+    return job.query.filter is None and job.searcher.costs.ms(WORDS) < _AT_ONCE_MS
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

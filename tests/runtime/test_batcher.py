@@ -257,7 +257,7 @@ async def test_a_stuck_worker_is_given_up_and_what_it_brings_back_counts_for_not
     assert 0.2 < monotonic() - started < 2
     assert _replaced() == before + 1
     await batcher.run([2], deadline=after_ms(1000))
-    assert batcher.load().workers == 1 and batcher.resting
+    await _until(lambda: batcher.load().workers == 1 and batcher.resting)
     stall.opened.set()
     await _until(lambda: not batcher._given_up)
     assert job == [1, 2], "it did come back"
@@ -272,7 +272,7 @@ async def test_so_many_may_hang_and_no_more(quick: None) -> None:
     stall, threads = _Stall(), threading.active_count()
     batcher = _batcher(stall, max_batch=1)
     tasks = [asyncio.create_task(batcher.run([number], deadline=after_ms(4000))) for number in (1, 3, 5, 7)]
-    await _until(lambda: batcher.exhausted and batcher.standing_still)
+    await _until(lambda: batcher.exhausted and batcher.hesitating)
     await asyncio.sleep(0.5)
     assert threading.active_count() <= threads + 1 + 1 + 2, "configured, standing in, given up"
     with pytest.raises(DeadlineExceeded):
