@@ -186,7 +186,7 @@ class Batcher(Generic[Job]):
     def submit(self, job: Job, priority: Priority = Priority.SEARCH) -> Ticket[Job]:
         """Queue a job. Raises Overloaded at once when too much waits already, Unavailable when stopping."""
         queue = self._waiting[priority]
-        if len(queue) >= self._max_waiting:
+        if len(queue) >= self._max_waiting and not self._drop_abandoned(priority):
             metrics.REFUSED.labels("queue_full").inc()
             raise Overloaded("too many searches are waiting; try again shortly")
         ticket = Ticket(job, priority)
@@ -198,6 +198,18 @@ class Batcher(Generic[Job]):
             if self._idle:
                 self._wake.notify()
         return ticket
+
+    def _drop_abandoned(self, priority: Priority) -> int:
+        """Make room in a full queue: while workers stand still, those who left would keep out those who come."""
+        queue = self._waiting[priority]
+        with self._wake:
+            wanted = [ticket for ticket in queue if not ticket.abandoned]
+            dropped = len(queue) - len(wanted)
+            queue.clear()
+            queue.extend(wanted)
+            self._depths[priority].set(len(queue))
+        self._skipped.inc(dropped)
+        return dropped
 
     async def wait(self, ticket: Ticket[Job], deadline: float) -> None:
         """Wait until the ticket's job has been processed, or the deadline.

@@ -119,6 +119,25 @@ async def test_a_full_queue_refuses_at_once() -> None:
     await batcher.stop()
 
 
+async def test_those_who_left_keep_nobody_out() -> None:
+    """A full queue of tickets that nobody waits for any more has room; one of tickets that are waited for has not."""
+    gate = _Gate()
+    batcher = _batcher(gate, max_waiting=2)
+    first = asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))
+    await gate.reached()
+    for number in (1, 2):
+        with pytest.raises(DeadlineExceeded):
+            await batcher.run([number], deadline=after_ms(5))
+    kept = [asyncio.create_task(batcher.run([number], deadline=after_ms(5000))) for number in (3, 4)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        batcher.submit([5])
+    gate.opened.set()
+    await asyncio.gather(first, *kept)
+    assert gate.seen == [[0], [3, 4]]
+    await batcher.stop()
+
+
 async def test_a_caller_is_answered_at_its_deadline_though_the_worker_hangs() -> None:
     """A stuck worker costs a caller its deadline, not more."""
     gate = _Gate()
