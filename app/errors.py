@@ -7,7 +7,8 @@ AisleError
 ├── NotFound                 404  unknown product, collection, version or profile
 ├── Overloaded               429  refused at the door; carries Retry-After
 ├── Unavailable              503  not ready, or nothing could answer
-│   └── EncoderUnavailable   503  the encoder raised, stalled or gave no finite vector
+│   ├── EncoderUnavailable   503  the encoder raised, stalled or gave no finite vector
+│   └── StoodStill           503  the worker that had it hung, and was given up
 ├── DeadlineExceeded         504  the deadline left nothing to give
 └── BundleError              500  a bundle that cannot be trusted (offline: exit code 3)
     └── CorruptPart               a part whose digest, size or form is not what the manifest says
@@ -66,6 +67,10 @@ class Unavailable(AisleError):
 
 class EncoderUnavailable(Unavailable):
     title = "Encoder not available"
+
+
+class StoodStill(Unavailable):
+    title = "Given up"
 
 
 class DeadlineExceeded(AisleError):

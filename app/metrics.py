@@ -129,9 +129,27 @@ WORK_AFTER_EXPIRY = Counter(
     "Runs of the encoder begun for a search whose deadline had passed; it stays 0.",
     registry=REGISTRY,
 )
+WORKERS_REPLACED = Counter(
+    "aisle_workers_replaced_total",
+    "Worker threads given up because they stood still, and replaced.",
+    registry=REGISTRY,
+)
+STAGE_FAILURES = Counter(
+    "aisle_stage_failures_total",
+    "Runs of a stage that failed, by stage (embed, score) and cause (raised, not_finite, shape, stalled: kept out of "
+    "it while somebody stood still there).",
+    ["stage", "cause"],
+    registry=REGISTRY,
+)
 REFUSED = Counter("aisle_refused_total", "Requests refused at the door, by reason.", ["reason"], registry=REGISTRY)
 RESCORED = Counter(
     "aisle_rescored_pairs_total", "Pairs rescored, by the candidate's form (id, text).", ["form"], registry=REGISTRY
+)
+GOLDEN_CHECKS = Counter(
+    "aisle_golden_checks_total",
+    "Rounds of golden queries asked again while serving, by collection and outcome (passed, failed, skipped: no time).",
+    ["collection", "outcome"],
+    registry=REGISTRY,
 )
 READY = Gauge(
     "aisle_ready",

@@ -21,6 +21,8 @@ TIER_LEXICAL = "lexical"
 TIER_FAST = "fast"
 TIER_HYBRID = "hybrid"
 TIER_BROWSE = "browse"
+TIER_WORDS = "words"
+"""What the words found, in the order in which they found it: without scores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from app.index.lexical import LexicalIndex
 from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import CatalogueInfo, Schema
 from app.index.synonyms import NO_SYNONYMS, Synonyms
-from app.search.collections import GOLDEN, golden_answers
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder, product_side
+from app.search.golden import GOLDEN, golden_answers
 from app.search.rerank import Ranking
 from app.search.searcher import Searcher
 from app.search.static import StaticEncoder

@@ -14,7 +14,8 @@ from typing import Any
 from app import __version__
 from app.errors import BadInput, NotFound
 from app.index.bundle import BundleStore, read_manifest
-from app.search.collections import GOLDEN, Encoders, golden_answers, load
+from app.search.collections import Encoders, load
+from app.search.golden import GOLDEN, golden_answers
 from app.search.searcher import Searcher
 from models.gate import Judgements
 from models.out_of_fold import FOLDS

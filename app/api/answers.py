@@ -306,4 +306,4 @@ class VersionsResponse(BaseModel):
 
 
 class Probe(BaseModel):
-    status: Literal["live", "ready", "started", "starting", "draining"]
+    status: Literal["live", "ready", "started", "starting", "draining", "workers_stuck", "golden_failed"]

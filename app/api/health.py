@@ -26,9 +26,11 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 while searches are answered: a warm, verified version is served and the process is not on its way out."""
+    """200 while searches are answered rightly: a warm, verified version is served, its golden queries pass, workers
+    work, and the process is not on its way out. Else 503 with the reason."""
     service = service_of(request)
-    return _probe(service.ready, "ready" if service.ready else "draining" if service.draining else "starting")
+    reason = service.unready
+    return _probe(reason is None, reason or "ready")
 
 
 async def startupz(request: Request) -> Response:

@@ -139,6 +139,12 @@ class TimedHttpProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.close()
 
+    def write(self, data: bytes) -> None:
+        """What an answer has to say, as long as there is somebody to say it to: what came after its request may have
+        been no HTTP, was told so, and ended the connection."""
+        if not self._lingering:
+            self.transport.write(data)
+
     def close(self) -> None:
         """Close once the answer is sent. Input that nobody will read is discarded meanwhile: closing over it makes the
         kernel reset the connection, and the client would lose the answer that tells it why."""
@@ -172,6 +178,8 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """A problem document for a request that never became one."""
+        if self._lingering:  # it has been refused already
+            return
         title = {400: "Malformed request", 408: "Request timeout", 431: "Request head too large"}[status]
         kind = "urn:aisle:problem:" + title.lower().replace(" ", "-")
         body = orjson.dumps(
@@ -198,7 +206,7 @@ class _Closer:
 
     def __init__(self, protocol: TimedHttpProtocol, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self.write = transport.write
+        self.write = protocol.write
         self.is_closing = transport.is_closing
         self.close = protocol.close
 

@@ -4,11 +4,17 @@ A ticket makes at most one hop. A worker takes what waits, up to a budget and ne
 one with no added wait; under load batches grow by themselves. Searches go before bulk work, which runs in small slices.
 Several callers may wait for one ticket, each until its own deadline; a ticket that nobody waits for any more is dropped
 before work begins.
+
+A thread that stands still cannot be ended. While all of them do, one more takes what waits. One that has been at a
+batch for STUCK_S is given up: its callers are told, another takes its place, and what it brings back later counts for
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,10 +23,21 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from app import metrics
-from app.errors import DeadlineExceeded, Overloaded, Unavailable
-from app.runtime.deadline import left_s
+from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
+from app.runtime.deadline import after_ms, left_s
+from app.runtime.watch import PATIENCE_S
 
 Job = TypeVar("Job")
+
+
+STUCK_S = 3.0
+"""Longer than any honest batch, bulk slices included, which should take a few milliseconds."""
+MOST_GIVEN_UP = 8
+"""Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
+# Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
+_LOOK_S = 0.1
+_HESITATING_LOOKS = 2
+_log = logging.getLogger("aisle.batcher")
 
 
 class Priority(IntEnum):
@@ -54,6 +71,17 @@ class Ticket(Generic[Job]):
         self.error: BaseException | None = None
 
 
+class _Worker(Generic[Job]):
+    """A thread, the batch it is at (empty: it waits), and how often it was seen at it."""
+
+    __slots__ = ("batch", "looks", "thread")
+
+    def __init__(self, work: Callable[[_Worker[Job]], None], number: int) -> None:
+        self.batch: Sequence[Ticket[Job]] = ()
+        self.looks = 0
+        self.thread = threading.Thread(target=work, args=(self,), name=f"aisle-worker-{number}", daemon=True)
+
+
 class Batcher(Generic[Job]):
     """Runs jobs in worker threads. `process` gets a list of jobs of one priority and leaves each one's result in the
     job itself; what it raises fails all jobs of that list. All methods belong to the event loop's thread."""
@@ -68,27 +96,38 @@ class Batcher(Generic[Job]):
         self._waiting: tuple[deque[Ticket[Job]], deque[Ticket[Job]]] = (deque(), deque())
         self._idle = 0
         self._wake = threading.Condition(threading.Lock())
-        self._threads: list[threading.Thread] = []
+        self._crew: list[_Worker[Job]] = []
+        self._given_up: list[_Worker[Job]] = []
+        self._numbers = itertools.count()
+        self._still_looks = self._quiet_looks = self._finished = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
         self._depths = {priority: metrics.QUEUE_WAITING.labels(_LABEL[priority]) for priority in Priority}
+        self.exhausted = False
+        """Whether as many threads hang as may: then one that stands still keeps its place."""
 
-    def start(self, *, max_batch: int = 1, most: Callable[[], int] | None = None) -> None:
+    def start(
+        self, *, max_batch: int = 1, most: Callable[[], int] | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
         """Start the workers. `max_batch` is what a worker takes at most where the constructor was not told; `most`
-        says each time how many will do, and one always does."""
+        says each time how many will do, and one always does. Longer than `patience_s` at one batch, a worker stands
+        still."""
         self._max_batch = self._max_batch or max_batch
         self._most = most
+        self._still_looks = 2 + round(patience_s / _LOOK_S)  # certainly after the watches of its stages say so
         self._loop = asyncio.get_running_loop()
-        for number in range(self._workers):
-            thread = threading.Thread(target=self._work, name=f"aisle-worker-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        for _ in range(self._workers):
+            self._add_worker()
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
 
     async def stop(self) -> None:
         """Finish what runs, fail what waits, end the workers."""
+        if self._timer is not None:
+            self._timer.cancel()
         with self._wake:
             self._stopping = True
             left = [ticket for queue in self._waiting for ticket in queue]
@@ -96,17 +135,58 @@ class Batcher(Generic[Job]):
                 self._waiting[priority].clear()
                 self._depths[priority].set(0)
             self._wake.notify_all()
+            threads = [worker.thread for worker in self._crew]
         _settle(left, Unavailable("the service is stopping"))
-        await asyncio.to_thread(self._join_threads)
+        await asyncio.to_thread(_join, threads)
 
-    def _join_threads(self) -> None:
-        for thread in self._threads:
-            thread.join(timeout=5.0)
+    def _add_worker(self) -> None:
+        worker = _Worker(self._work, next(self._numbers))
+        self._crew.append(worker)
+        worker.thread.start()
+
+    # ---------------------------------------------------------------- those who stand still
+
+    def _look(self) -> None:
+        """Ten times a second, on the loop."""
+        assert self._loop is not None
+        self._timer = self._loop.call_later(_LOOK_S, self._look)
+        with self._wake:
+            for worker in self._crew:
+                worker.looks += bool(worker.batch)
+            busy = all(worker.batch for worker in self._crew) and not self._finished
+            self._quiet_looks, self._finished = (self._quiet_looks + 1 if busy else 0), 0
+            stuck = [worker for worker in self._crew if worker.looks > STUCK_S / _LOOK_S]
+            lost = [ticket for worker in stuck for ticket in self._give_up(worker)]
+            waits = self._waiting[0] or self._waiting[1]
+            if waits and len(self._crew) == self._workers and not self._able():
+                self._add_worker()
+        _settle(lost, StoodStill("what worked at this stood still, and was given up"))
+
+    def _give_up(self, worker: _Worker[Job]) -> Sequence[Ticket[Job]]:
+        if len(self._given_up) >= MOST_GIVEN_UP:
+            return ()
+        self._crew.remove(worker)
+        self._given_up.append(worker)
+        self.exhausted = len(self._given_up) >= MOST_GIVEN_UP
+        metrics.WORKERS_REPLACED.inc()
+        _log.error("%s has been at one batch for %.0f s and is replaced", worker.thread.name, STUCK_S)
+        if len(self._crew) < self._workers:
+            self._add_worker()
+        return worker.batch
+
+    def _able(self) -> int:
+        """Workers that do not stand still."""
+        return sum(worker.looks < self._still_looks for worker in self._crew)
+
+    @property
+    def hesitating(self) -> bool:
+        """Whether no worker has finished a batch for a tenth of a second though each is at one."""
+        return self._quiet_looks >= _HESITATING_LOOKS
 
     def submit(self, job: Job, priority: Priority = Priority.SEARCH) -> Ticket[Job]:
         """Queue a job. Raises Overloaded at once when too much waits already, Unavailable when stopping."""
         queue = self._waiting[priority]
-        if len(queue) >= self._max_waiting:
+        if len(queue) >= self._max_waiting and not self._drop_abandoned(priority):
             metrics.REFUSED.labels("queue_full").inc()
             raise Overloaded("too many searches are waiting; try again shortly")
         ticket = Ticket(job, priority)
@@ -118,6 +198,18 @@ class Batcher(Generic[Job]):
             if self._idle:
                 self._wake.notify()
         return ticket
+
+    def _drop_abandoned(self, priority: Priority) -> int:
+        """Make room in a full queue: while workers stand still, those who left would keep out those who come."""
+        queue = self._waiting[priority]
+        with self._wake:
+            wanted = [ticket for ticket in queue if not ticket.abandoned]
+            dropped = len(queue) - len(wanted)
+            queue.clear()
+            queue.extend(wanted)
+            self._depths[priority].set(len(queue))
+        self._skipped.inc(dropped)
+        return dropped
 
     async def wait(self, ticket: Ticket[Job], deadline: float) -> None:
         """Wait until the ticket's job has been processed, or the deadline.
@@ -143,22 +235,22 @@ class Batcher(Generic[Job]):
     @property
     def resting(self) -> bool:
         """Whether nothing waits and no worker works."""
-        return self._idle == self._workers and not (self._waiting[0] or self._waiting[1])
+        return self._idle == len(self._crew) and not (self._waiting[0] or self._waiting[1])
 
     def load(self) -> Load:
         """What waits now, and who serves it."""
-        return Load(len(self._waiting[Priority.SEARCH]), self._workers)
+        return Load(len(self._waiting[Priority.SEARCH]), max(1, self._able()))
 
     async def run(self, job: Job, *, deadline: float, priority: Priority = Priority.SEARCH) -> None:
         """Submit and wait."""
         await self.wait(self.submit(job, priority), deadline)
 
-    def _work(self) -> None:
+    def _work(self, worker: _Worker[Job]) -> None:
         # An idle worker remembers nothing: its last jobs would keep alive all that they refer to.
-        while (batch := self._take()) is not None and self._run(batch):
+        while (batch := self._take(worker)) is not None and self._run(worker, batch):
             del batch
 
-    def _run(self, batch: list[Ticket[Job]]) -> bool:
+    def _run(self, worker: _Worker[Job], batch: list[Ticket[Job]]) -> bool:
         """Process those that are still wanted. False once the loop has closed: nobody is waiting any more."""
         assert self._loop is not None
         wanted = [ticket for ticket in batch if not ticket.abandoned]
@@ -171,14 +263,20 @@ class Batcher(Generic[Job]):
             self._process([ticket.job for ticket in wanted])
         except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
             error = raised
+        if worker in self._given_up:  # they have been told already
+            return True
+        self._finished += 1
         try:
             self._loop.call_soon_threadsafe(_settle, wanted, error)
         except RuntimeError:
             return False
         return True
 
-    def _take(self) -> list[Ticket[Job]] | None:
+    def _take(self, worker: _Worker[Job]) -> list[Ticket[Job]] | None:
         with self._wake:
+            worker.batch, worker.looks = (), 0
+            if self._is_one_too_many(worker):
+                return None
             while not (self._waiting[0] or self._waiting[1]):
                 if self._stopping:
                     return None
@@ -192,7 +290,25 @@ class Batcher(Generic[Job]):
             most = self._max_batch if self._most is None else max(1, min(self._max_batch, self._most()))
             taken = [queue.popleft() for _ in range(min(share, most))]
             self._depths[priority].set(len(queue))
+            worker.batch = taken
             return taken
+
+    def _is_one_too_many(self, worker: _Worker[Job]) -> bool:
+        """Whether a worker has come back to find its place taken."""
+        if worker in self._given_up:
+            self._given_up.remove(worker)
+            self.exhausted = False
+            return True
+        if self._able() <= self._workers:
+            return False
+        self._crew.remove(worker)
+        return True
+
+
+def _join(threads: Sequence[threading.Thread]) -> None:
+    patience = after_ms(5000.0)
+    for thread in threads:
+        thread.join(timeout=left_s(patience))
 
 
 def _expire(future: asyncio.Future[None]) -> None:
@@ -202,6 +318,8 @@ def _expire(future: asyncio.Future[None]) -> None:
 
 def _settle(tickets: Sequence[Ticket[Job]], error: BaseException | None) -> None:
     for ticket in tickets:
+        if ticket.done:  # its worker came back just as it was given up
+            continue
         ticket.done, ticket.error = True, error
         for future in ticket.waiters:
             if future.done():

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart, EncoderUnavailable
+from app.metrics import STAGE_FAILURES
 from app.types import Floats
 
 # ONNX Runtime reports to its vendor otherwise; it looks when it is imported.
@@ -74,11 +75,16 @@ class OnnxEncoder:
         """Vectors of the token sequences, [n, dimension]; each row is independent of its neighbours on a CPU.
 
         Raises EncoderUnavailable when the session fails or a vector is not finite."""
-        if self.batches:
-            vectors = self._encode_padded(token_ids)
-        else:
-            vectors = np.concatenate([self._run_one(ids) for ids in token_ids])
+        try:
+            if self.batches:
+                vectors = self._encode_padded(token_ids)
+            else:
+                vectors = np.concatenate([self._run_one(ids) for ids in token_ids])
+        except Exception as error:
+            STAGE_FAILURES.labels("embed", "raised").inc()
+            raise EncoderUnavailable(f"the encoder failed: {type(error).__name__}") from error
         if not np.isfinite(vectors).all():
+            STAGE_FAILURES.labels("embed", "not_finite").inc()
             raise EncoderUnavailable("the encoder gave a vector that is not finite")
         return vectors
 
@@ -117,12 +123,9 @@ class OnnxEncoder:
         return self._run(ids, mask.astype(np.int64))[: len(chunk)]
 
     def _run(self, ids: Tokens, mask: Tokens) -> Floats:
-        try:
-            if self._shapes is not None:
-                return self._shapes.run(ids, mask)
-            output = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        except Exception as error:
-            raise EncoderUnavailable(f"the encoder failed: {type(error).__name__}") from error
+        if self._shapes is not None:
+            return self._shapes.run(ids, mask)
+        output = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         vectors: Floats = np.asarray(output, dtype=np.float32)
         return vectors
 

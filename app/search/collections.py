@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from typing import Any
 from weakref import WeakValueDictionary
-
-import numpy as np
 
 from app import metrics
 from app.errors import AisleError, BadInput, BundleError, CorruptPart, EncoderUnavailable, NotFound, Unavailable
@@ -28,8 +25,10 @@ from app.index.dense import FaissIndex
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
+from app.runtime.watch import patience_s
 from app.search.classify import classifier_of
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
+from app.search.golden import GOLDEN, LEAST_OVERLAP, Golden, golden_answers, overlap, read_golden
 from app.search.live import LiveVersion
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Ranking
@@ -45,9 +44,6 @@ _CATCH_UP_S = 0.5
 _FOLD_AGAIN_S = 600.0
 Fold = Callable[[str], Coroutine[Any, Any, None]]
 _AGAIN_S = 5.0  # until a version that could not be read is tried again
-GOLDEN = "golden.json"
-# int8 kernels differ between processors, so order may differ in near-ties; another encoder or index differs wholly.
-_GOLDEN_OVERLAP = 0.8
 _MEASURED = 16
 
 
@@ -59,6 +55,7 @@ class Served:
     info: CatalogueInfo
     content: Mapping[str, Any]
     loaded_at: float
+    golden: Golden = field(default_factory=dict)
 
 
 class Encoders:
@@ -104,12 +101,12 @@ def load(store: bundle.BundleStore, version: str, encoders: Encoders) -> Served:
     manifest = store.verify(version)
     try:
         served = open_folder(store.path(version), manifest, version, encoders)
-        warm(served.searcher, store.path(version))
+        golden = warm(served.searcher, store.path(version))
     except (AisleError, OSError):
         raise
     except Exception as error:  # parts that are whole and nonsense: no loader foresees all of it
         raise CorruptPart(f"version {version} cannot be opened ({type(error).__name__})") from error
-    return served
+    return replace(served, golden=golden)
 
 
 def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders: Encoders) -> Served:
@@ -145,37 +142,21 @@ def _info(content: Mapping[str, Any]) -> CatalogueInfo:
         raise CorruptPart(f"{bundle.MANIFEST}: catalogue ({error})") from error
 
 
-def golden_answers(searcher: Searcher, texts: list[str]) -> list[dict[str, Any]]:
-    """Top-ten ids of each text: what a later start must give again."""
-    answers = []
-    for text in texts:
-        query = searcher.query(SearchRequest(text))
-        words = searcher.words.parse(query.text or "")
-        vector = searcher.query_vectors([query.text or ""], query.profile)[0]
-        candidates = searcher.result_set(query, words, vector)
-        ranked = searcher.rank(candidates.rows, words, vector, query.profile)
-        answers.append({"query": text, "ids": [searcher.catalog.id(int(row)) for row in ranked.rows[:10]]})
-    return answers
-
-
-def warm(searcher: Searcher, folder: Path) -> None:
-    """Run the golden queries until every stage is warm. Raises CorruptPart when they no longer give their answers."""
+def warm(searcher: Searcher, folder: Path) -> Golden:
+    """Run the golden queries until every stage is warm, and return them. Raises CorruptPart when they no longer give
+    their answers."""
+    expected = read_golden(folder)
     try:
-        golden = json.loads((folder / GOLDEN).read_bytes())
-        expected = {str(one["query"]): set(one["ids"]) for one in golden}
         answers = golden_answers(searcher, list(expected))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, BadInput) as error:
+    except BadInput as error:
         raise CorruptPart(f"{GOLDEN}: unreadable ({type(error).__name__})") from error
     searcher.encoder.warm()
-    shares = []
-    for answer in answers:
-        wanted = expected[answer["query"]]
-        if wanted:
-            shares.append(len(wanted & set(answer["ids"])) / len(wanted))
-    if shares and float(np.mean(shares)) < _GOLDEN_OVERLAP:
-        raise CorruptPart(f"{GOLDEN}: only {np.mean(shares):.0%} of the expected top ten are found again")
+    found = overlap(expected, {one["query"]: one["ids"] for one in answers})
+    if found is not None and found < LEAST_OVERLAP:
+        raise CorruptPart(f"{GOLDEN}: only {found:.0%} of the expected top ten are found again")
     _warm_beside(searcher, next(iter(expected), "warm"))
     _measure(searcher, list(expected) or ["warm"])
+    return expected
 
 
 def _warm_beside(searcher: Searcher, text: str) -> None:
@@ -261,6 +242,10 @@ class Collections:
 
     def all(self) -> Mapping[str, Served]:
         return self._served
+
+    def golden(self) -> Mapping[str, tuple[Searcher, Golden]]:
+        """What is served, with what it answered when it was built."""
+        return {name: (live.built.searcher, live.built.golden) for name, live in self._live.items()}
 
     def store(self, collection: str) -> bundle.BundleStore:
         return bundle.BundleStore(self._root, collection)
@@ -384,9 +369,10 @@ class Collections:
             _log.error("collection %s: the published version was refused: %s", name, error, exc_info=not known)
 
     def _load(self, name: str, version: str) -> None:
-        live = LiveVersion(
-            load(self.store(name), version, self._encoders), self.store(name).path(version), self._log(name)
-        )
+        built = load(self.store(name), version, self._encoders)
+        searcher = built.searcher
+        searcher.encoder.watch.patience_s = searcher.scoring.patience_s = patience_s(searcher.costs.ms("default"))
+        live = LiveVersion(built, self.store(name).path(version), self._log(name))
         while live.listen():
             live.step()
         served = live.served

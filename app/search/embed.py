@@ -10,9 +10,11 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from app.errors import CorruptPart
+from app.errors import CorruptPart, EncoderUnavailable
 from app.index.bundle import file_digest
+from app.metrics import STAGE_FAILURES
 from app.runtime.onnx import OnnxEncoder, Provider, cuda_is_built_in
+from app.runtime.watch import Watch
 from app.search.probes import Probes, cosines
 from app.types import Floats
 
@@ -48,7 +50,8 @@ class Encoder:
         self._product_tokens = _tokenizer(folder, self.description["max_product_tokens"])
         self._query_prefix = str(self.description.get("query_prefix", ""))
         self._product_prefix = str(self.description.get("product_prefix", ""))
-        if self.queries(["probe"]).shape[1] != self.dimension:
+        self.watch = Watch()
+        if self._query_model.encode(_token_ids(self._query_tokens, "", ["probe"])).shape[1] != self.dimension:
             raise CorruptPart(f"{MODEL}: its vectors do not have {self.dimension} dimensions")
 
     @property
@@ -104,11 +107,27 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
-        return self._query_model.encode(_token_ids(self._query_tokens, self._query_prefix, texts))
+        return self._vectors(self._query_model, _token_ids(self._query_tokens, self._query_prefix, texts))
 
     def products(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised product texts, float32 [n, dimension]. Raises EncoderUnavailable."""
-        return self._product_model.encode(_token_ids(self._product_tokens, self._product_prefix, texts))
+        return self._vectors(self._product_model, _token_ids(self._product_tokens, self._product_prefix, texts))
+
+    def _vectors(self, model: OnnxEncoder, token_ids: Sequence[Sequence[int]]) -> Floats:
+        if self.watch.rests():
+            STAGE_FAILURES.labels("embed", "stalled").inc()
+            raise EncoderUnavailable("somebody stands still in the encoder; it is tried again shortly")
+        with self.watch:
+            vectors = model.encode(token_ids)
+        if vectors.shape != (len(token_ids), self.dimension):
+            STAGE_FAILURES.labels("embed", "shape").inc()
+            raise EncoderUnavailable(f"the encoder gave vectors of the shape {vectors.shape}")
+        return vectors
+
+    @property
+    def rests(self) -> bool:
+        """Whether searches do without the network for now: somebody stands still in it."""
+        return self.watch.rests()
 
 
 def _token_ids(tokenizer: Tokenizer, prefix: str, texts: Sequence[str]) -> list[list[int]]:

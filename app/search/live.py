@@ -41,7 +41,7 @@ class LiveVersion:
     def __init__(self, served: Served, folder: Path, log: Path) -> None:
         """`folder`: of the version, `log`: of the changes. Raises CorruptPart."""
         searcher = served.searcher
-        self.served = served
+        self.built = self.served = served
         self._folder = folder
         self._catalog: Catalog = searcher.catalog
         self._words: LexicalIndex = searcher.words

@@ -6,6 +6,8 @@ A job keeps what it has found so far, so that at its deadline somebody else can 
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from app import metrics
-from app.errors import AisleError, DeadlineExceeded, EncoderUnavailable, NotFound
+from app.errors import AisleError, DeadlineExceeded, EncoderUnavailable, NotFound, Unavailable
 from app.index.analysis import normalize_text
 from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
@@ -25,12 +27,14 @@ from app.index.filters import Filter, without
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.runtime.batcher import IDLE, Load
 from app.runtime.deadline import now
+from app.runtime.watch import Watch
 from app.search import features, respond, retrieve
 from app.search.calibrate import NO_CLARITY, Clarity, clarity_of
 from app.search.classify import Classifier, ClassifyJob
 from app.search.embed import Encoder
 from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
+from app.search.golden import GoldenJob
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.plan import DEADLINE, WORDS, Costs, fitting, ladder
 from app.search.relax import Relaxed, nothing_left, relaxations
@@ -41,6 +45,7 @@ from app.search.whynot import WhyNotJob
 from app.types import (
     TIER_BROWSE,
     TIER_LEXICAL,
+    TIER_WORDS,
     Floats,
     Mask,
     RescoreCandidate,
@@ -51,10 +56,18 @@ from app.types import (
     Timing,
 )
 
+_log = logging.getLogger("aisle.searcher")
 FACET_VALUES = 50
+ENCODER_ERROR, ENCODER_STALLED = "encoder_error", "encoder_stalled"
+RANK_ERROR, RANK_STALLED = "rank_error", "rank_stalled"
+"""Why a search was answered below its tier, beside the plan's own reasons."""
 _AFTER_WORDS = ("embed", "dense", "score", "respond")
 _READINGS = 4096
+_LOOP_PATIENCE_S = 0.01  # the loop, which answers at the deadline, must not follow anybody into a stall
 _EXPIRED = metrics.SKIPPED.labels("expired")
+_ENCODER_STALLED = metrics.STAGE_FAILURES.labels("embed", "stalled")
+_RANK_STALLED = metrics.STAGE_FAILURES.labels("score", "stalled")
+_RANK_RAISED = metrics.STAGE_FAILURES.labels("score", "raised")
 
 
 @dataclass(eq=False, slots=True)
@@ -71,11 +84,12 @@ class SearchJob:
     words: LexicalQuery | None = None
     found: LexicalHits | None = None
     answer: SearchAnswer | None = None
-    error: AisleError | None = None
+    error: Exception | None = None
     degraded: list[str] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     relaxed: Relaxed | None = None
     total: int = 0
+    scoring: bool = False
 
     @property
     def profile(self) -> Profile:
@@ -98,7 +112,7 @@ class RescoreJob:
     degraded: list[str] = field(default_factory=list)
 
 
-Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob
+Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob | GoldenJob
 
 
 def process(jobs: Sequence[Job], load: Load = IDLE) -> None:
@@ -146,6 +160,7 @@ class Searcher:
         self.static = static
         self.correct = _correction(words, encoder)
         self.costs = Costs()
+        self.scoring = Watch()
 
     def changed(self, catalog: Catalog, words: LexicalIndex, vectors: VectorIndex, state: str) -> Searcher:
         """The same version after changes to its products. What it has learnt of its costs, and how it reads texts,
@@ -185,12 +200,10 @@ class Searcher:
                 self._learn(job)  # an encoder that takes too long is what most needs to be known
                 continue
             try:
-                answer = self._answer(job)
-                self._learn(job)
-                if not job.total and job.query.text is not None and job.query.request.relax:
-                    answer = self._with_fewer_words(job) or answer
-                job.answer = answer  # last: at a deadline, whatever stands here is taken for the whole answer
+                job.answer = self._whole(job)  # at a deadline, whatever stands here is taken for the whole answer
             except AisleError as error:
+                job.error = error
+            except Exception as error:  # noqa: BLE001  (whatever one search does, its batch mates are answered)
                 job.error = error
 
     def answer_so_far(self, job: SearchJob) -> SearchAnswer | None:
@@ -199,7 +212,59 @@ class Searcher:
             return None
         late = SearchJob(self, job.query, job.submitted, words=job.words, found=job.found)
         late.degraded = [*(reason for reason in job.degraded if reason != DEADLINE), DEADLINE]
-        return self._answer(late)
+        if job.scoring or self.scoring.still(_LOOP_PATIENCE_S):
+            return self._as_found(late, RANK_STALLED)
+        return self._scored(late)
+
+    def words_alone(self, job: SearchJob) -> SearchAnswer | None:
+        """What the words find, in their order, for a search that nobody has begun; None where they are not asked."""
+        if job.query.text is None or not job.query.profile.uses_words:
+            return None
+        alone = SearchJob(self, job.query, job.submitted)
+        self._find_words(alone)
+        return self._as_found(alone, DEADLINE)
+
+    def _whole(self, job: SearchJob) -> SearchAnswer:
+        answer = self._scored(job)
+        self._learn(job)
+        if not job.total and job.query.text is not None and job.query.request.relax:
+            answer = self._with_fewer_words(job) or answer
+        return answer
+
+    def _scored(self, job: SearchJob) -> SearchAnswer:
+        """The answer; in the order of the words where scoring fails, or stands still with somebody else."""
+        if self.scoring.rests():
+            return self._as_found(job, RANK_STALLED)
+        job.scoring = True
+        try:
+            return self._answer(job)
+        except AisleError:
+            raise
+        except Exception as error:
+            if job.query.text is None or not job.query.profile.uses_words:
+                raise
+            _RANK_RAISED.inc()
+            frames = "".join(traceback.format_tb(error.__traceback__))  # the message may hold what was asked
+            _log.error("scoring failed with %s; the words' order is the answer\n%s", type(error).__name__, frames)
+            return self._as_found(job, RANK_ERROR)
+
+    def _as_found(self, job: SearchJob, reason: str) -> SearchAnswer:
+        """What the words found, in their order, without scores. Raises Unavailable where they are not asked."""
+        query = job.query
+        if query.text is not None and not query.profile.uses_words:
+            raise Unavailable(
+                f"scoring stands still, and profile {query.profile.name!r} has no words' order to answer in"
+            )
+        if query.text is None:
+            return self._browse(job)
+        found = job.found or retrieve.NO_LEXICAL_HITS
+        rows = self.catalog.order_by(np.sort(found.rows), query.request.sort) if query.request.sort else found.rows
+        rows = rows[query.request.offset : query.request.offset + query.request.k]
+        job.degraded.append(reason)
+        if reason == RANK_STALLED:
+            _RANK_STALLED.inc()
+        page = respond.Page(rows, None, None, len(found.rows), found.matched <= len(found.rows), {})
+        return self._respond(job, page, TIER_WORDS, calibrated=False)
 
     def rescore(self, job: RescoreJob) -> None:
         """Score the job's candidates exactly as a search would. One unknown product is that candidate's error."""
@@ -211,7 +276,7 @@ class Searcher:
                 if not profile.uses_words:  # as in a search: there is nothing to fall back to
                     job.error = error
                     return
-                job.degraded.append("encoder_error")
+                job.degraded.append(ENCODER_ERROR)
         if job.degraded:
             profile = self.ranking.profiles[TIER_LEXICAL]
         words = self.words.parse(job.text)
@@ -298,12 +363,24 @@ class Searcher:
         if job.deadline == inf:
             return
         steps = ladder(job.profile, self.ranking)
+        if self.encoder.rests:
+            self._plan_without_network(job, steps)
+            return
         left_ms = (job.deadline - now()) * 1e3
         profile, reason = fitting(steps, self.costs, left_ms, job.query.request.timeout_ms, load)
         if reason is not None:
             job.planned = profile
             if reason not in job.degraded:
                 job.degraded.append(reason)
+
+    def _plan_without_network(self, job: SearchJob, steps: Sequence[Profile]) -> None:
+        """Somebody stands still in the network: the best tier that runs none."""
+        job.planned = next((one for one in steps if one.looked_up or not one.uses_dense), None)
+        if job.planned is None:
+            job.error = EncoderUnavailable(f"the encoder stands still, and profile {job.profile.name!r} needs it")
+        elif job.planned is not steps[0]:
+            _ENCODER_STALLED.inc()
+            job.degraded.append(ENCODER_STALLED)
 
     def _learn(self, job: SearchJob) -> None:
         for stage in job.timings:
@@ -315,7 +392,7 @@ class Searcher:
 
     def _embed_together(self, jobs: list[SearchJob]) -> None:
         begun = now()
-        jobs = [job for job in jobs if job.profile.uses_dense and not expired(job, begun)]
+        jobs = [job for job in jobs if job.error is None and job.profile.uses_dense and not expired(job, begun)]
         if not jobs:
             return
         metrics.WORK_AFTER_EXPIRY.inc(sum(begun > job.deadline for job in jobs))
@@ -326,7 +403,7 @@ class Searcher:
                 job.vector = vector
         except EncoderUnavailable:
             for job in jobs:
-                job.degraded.append("encoder_error")
+                job.degraded.append(ENCODER_ERROR)
         spent = (perf_counter() - started) * 1e3
         for job in jobs:
             job.timings.append(Timing("embed", spent))
@@ -338,9 +415,9 @@ class Searcher:
         profile = self._profile(job, dense=job.vector is not None)
         vector = job.vector if profile.uses_dense else None
         allowed = retrieve.allowed_by(query.filter, self.catalog)
-        with _Stopwatch(job, "dense"):
+        with _Stopwatch(job, "dense"), self.scoring:
             near = self._dense(vector, profile, allowed)
-        with _Stopwatch(job, "score"):
+        with _Stopwatch(job, "score"), self.scoring:
             candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
             ranked = self.rank(candidates.rows, job.words, vector, profile)
             facets = self._facets(query, candidates.rows, job.words, vector, profile)
@@ -371,7 +448,7 @@ class Searcher:
             again.degraded, again.deadline, again.planned = list(job.degraded), job.deadline, job.planned
             self._find_words(again)
             self._embed([again])
-            answer = self._answer(again)
+            answer = self._scored(again)
             if again.total:
                 return answer
         return None
@@ -504,7 +581,7 @@ def tier_ms(job: SearchJob) -> float | None:
     """What a job's tier took from the encoder on. None where that tells nothing of the tier: it was helped by a cache,
     or took another way, or was asked for more than hits."""
     request = job.query.request
-    if job.query.text is None or job.relaxed or request.explain or request.facets or "encoder_error" in job.degraded:
+    if job.query.text is None or job.relaxed or request.explain or request.facets or ENCODER_ERROR in job.degraded:
         return None
     spent = {timing.stage: timing.ms for timing in job.timings}
     if job.profile.uses_dense and "embed" not in spent:

@@ -14,15 +14,17 @@ from time import perf_counter
 from typing import Any
 
 from app import metrics
-from app.errors import BadInput, DeadlineExceeded, NotFound, Overloaded, Unavailable
+from app.errors import AisleError, BadInput, DeadlineExceeded, NotFound, Overloaded, StoodStill, Unavailable
 from app.index.changes import Edit
 from app.index.edits import patch, puts
 from app.index.schema import Schema
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, left_s, now
+from app.runtime.watch import patience_s
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
+from app.search.golden import GoldenJob, GoldenWatch
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
 from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
@@ -49,12 +51,15 @@ _TAKE_MS = 8.0
 _AT_ONCE_MS = 2.0
 _IN_HAND = 1  # searches that a worker has begun when another joins the queue, counting a take of several as one
 _SURE = 0.9  # of its time may be gone when a search's turn is expected to be over: expectations err
+_LOOP_LATE_S = 0.02
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up.
 _TEXTS_A_SLICE = 2
 _IDS_A_SLICE = 256
 _RESCORE_DEADLINE_S = 60.0
+_GOLDEN_DEADLINE_S = 10.0
+_SHOWN_EVERY_S = 1.0
 _SLICES_AT_ONCE = 4
 _SLICES_WAITING = 64  # of all items together; the others wait their turn here, in order, and are not refused
 
@@ -79,32 +84,56 @@ class SearchService:
         self._show_images = show_images
         self._flights: dict[bytes, _Flight] = {}
         self._bulk = asyncio.Semaphore(_SLICES_WAITING)
+        self._golden = GoldenWatch(collections.golden, self._ask_golden)
+        self._tasks: list[asyncio.Task[None]] = []
         self.started = False
         self.draining = False
 
     @property
     def ready(self) -> bool:
-        """A verified, warm version of every collection is served, and the process is not on its way out."""
-        return self.started and not self.draining
+        """A verified, warm version of every collection is served rightly, and the process is not on its way out."""
+        return self.unready is None
+
+    @property
+    def unready(self) -> str | None:
+        """Why the process is not ready; None where it is."""
+        if not self.started:
+            return "starting"
+        if self.draining:
+            return "draining"
+        if self._batcher.exhausted:
+            return "workers_stuck"
+        return "golden_failed" if self._golden.failing else None
 
     async def open(self) -> None:
         """Load and warm every collection, then open the caches and the queue. Raises BundleError."""
         await asyncio.to_thread(self._collections.open)
         await self._cache.open()
-        together = any(served.searcher.encoder.batches for served in self._collections.all().values())
-        if together:
-            self._batcher.start(max_batch=_MOST_TOGETHER)
+        searchers = [served.searcher for served in self._collections.all().values()]
+        patience = patience_s(max(searcher.costs.ms("default") for searcher in searchers))
+        if any(searcher.encoder.batches for searcher in searchers):
+            self._batcher.start(max_batch=_MOST_TOGETHER, patience_s=patience)
         else:
-            self._batcher.start(max_batch=_MOST_ALONE, most=self._most_in_time)
+            self._batcher.start(max_batch=_MOST_ALONE, most=self._most_in_time, patience_s=patience)
         self._collections.follow()
         self.started = True
         metrics.READY.set(1)
+        self._tasks = [asyncio.create_task(self._golden.watch()), asyncio.create_task(self._show_readiness())]
 
     def _most_in_time(self) -> int:
         """Searches that a worker takes at once: the first of them waits for the last."""
         every = [served.searcher.costs for served in self._collections.all().values()]
         dearest = max(costs.ms(WORDS) + costs.ms("default") for costs in every)
         return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
+
+    async def _ask_golden(self, job: GoldenJob) -> None:
+        deadline = after_ms(_GOLDEN_DEADLINE_S * 1e3)
+        await self._batcher.run(job, deadline=deadline, priority=Priority.BULK)
+
+    async def _show_readiness(self) -> None:
+        while True:
+            metrics.READY.set(self.ready)
+            await asyncio.sleep(_SHOWN_EVERY_S)
 
     def drain(self) -> None:
         """Not ready from now on, but still answering."""
@@ -114,6 +143,9 @@ class SearchService:
     async def close(self) -> None:
         """Reverse of open."""
         self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._collections.close()
         await self._batcher.stop()
         await self._cache.close()
@@ -347,23 +379,23 @@ class SearchService:
         job = ticket.job
         assert isinstance(job, SearchJob)
         job.deadline = max(job.deadline, deadline)  # a search that several wait for is for the most patient of them
-        first = False
+        first, why = False, AisleError("the search was given up")
         try:
             await self._batcher.wait(ticket, deadline)
             late = isinstance(job.error, DeadlineExceeded)
-        except DeadlineExceeded:
+            why = DeadlineExceeded("no answer within the deadline")
+        except (DeadlineExceeded, StoodStill) as error:
             late = job.answer is None and (job.error is None or isinstance(job.error, DeadlineExceeded))
-            if late and job.found is None:
-                raise
+            why = error
         finally:
             # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
             if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight:
                 del self._flights[key]
                 first = True
         if late:
-            answer = job.searcher.answer_so_far(job)
+            answer = job.searcher.answer_so_far(job) or self._words_at_once(job, deadline)
             if answer is None:
-                raise DeadlineExceeded("no answer within the deadline")
+                raise self._nothing_yet(why)
             return answer
         if job.error is not None:
             raise job.error
@@ -374,6 +406,17 @@ class SearchService:
             value = job.answer.tier.encode() + b"\n" + job.answer.tail
             self._cache.put(key, value, flight.vector, job.vector)
         return job.answer
+
+    def _words_at_once(self, job: SearchJob, deadline: float) -> SearchAnswer | None:
+        """At the deadline of a search that no worker came to because all of them seem to stand still: what the words
+        find, unless that takes the loop too long, or it is late already."""
+        at_hand = self._batcher.hesitating and _is_cheap(job) and now() - deadline < _LOOP_LATE_S
+        return job.searcher.words_alone(job) if at_hand else None
+
+    def _nothing_yet(self, error: AisleError) -> AisleError:
+        """What a caller is told who waited in vain: too little time, or no fault of its own."""
+        still = isinstance(error, DeadlineExceeded) and self._batcher.hesitating
+        return StoodStill("what works at searches stands still; try again shortly") if still else error
 
     async def _run_some(self, jobs: Sequence[RescoreJob], deadline: float) -> None:
         for start in range(0, len(jobs), _SLICES_AT_ONCE):
@@ -413,6 +456,11 @@ def _is_short(job: SearchJob) -> bool:
     computed = query.profile.uses_dense and not query.profile.looked_up and (job.vector is None or query.request.relax)
     more = query.text is None or query.filter is not None or query.request.facets
     return not computed and not more and costs.ms(WORDS) + costs.ms(query.profile.name) < _AT_ONCE_MS
+
+
+def _is_cheap(job: SearchJob) -> bool:
+    """Whether the words of a search can be looked up on the loop."""
+    return job.query.filter is None and job.searcher.costs.ms(WORDS) < _AT_ONCE_MS
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

@@ -46,6 +46,10 @@ class StubService:
         self._entered = asyncio.Event()
         self.version_of: Callable[[RescoreItem], str] = lambda item: VERSION
 
+    @property
+    def unready(self) -> str | None:
+        return None if self.ready else "draining" if self.draining else "starting"
+
     async def search(self, request: SearchRequest, *, alone: bool = False) -> SearchAnswer:
         self.searched.append(request)
         await self._work()

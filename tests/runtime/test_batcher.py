@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from time import monotonic
 
 import pytest
 
-from app.errors import DeadlineExceeded, Overloaded, Unavailable
+from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
+from app.metrics import REGISTRY
+from app.runtime import batcher as batcher_module
 from app.runtime.batcher import Batcher, Priority
 from app.runtime.deadline import after_ms
 
@@ -115,6 +119,25 @@ async def test_a_full_queue_refuses_at_once() -> None:
     await batcher.stop()
 
 
+async def test_those_who_left_keep_nobody_out() -> None:
+    """A full queue of tickets that nobody waits for any more has room; one of tickets that are waited for has not."""
+    gate = _Gate()
+    batcher = _batcher(gate, max_waiting=2)
+    first = asyncio.create_task(batcher.run([0], deadline=after_ms(5000)))
+    await gate.reached()
+    for number in (1, 2):
+        with pytest.raises(DeadlineExceeded):
+            await batcher.run([number], deadline=after_ms(5))
+    kept = [asyncio.create_task(batcher.run([number], deadline=after_ms(5000))) for number in (3, 4)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        batcher.submit([5])
+    gate.opened.set()
+    await asyncio.gather(first, *kept)
+    assert gate.seen == [[0], [3, 4]]
+    await batcher.stop()
+
+
 async def test_a_caller_is_answered_at_its_deadline_though_the_worker_hangs() -> None:
     """A stuck worker costs a caller its deadline, not more."""
     gate = _Gate()
@@ -190,3 +213,103 @@ async def test_stopping_fails_what_waits_and_refuses_what_comes() -> None:
     await asyncio.gather(running, stopping)
     with pytest.raises(Unavailable):
         batcher.submit([2])
+
+
+class _Stall:
+    """A process that stands still on odd jobs until it is opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.still = 0
+
+    def __call__(self, jobs: Jobs) -> None:
+        if any(job[0] % 2 for job in jobs):
+            self.still += 1
+            assert self.opened.wait(30)
+        _double(jobs)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks every 10 ms, a worker is stuck after 300 ms, and two may hang at once."""
+    monkeypatch.setattr(batcher_module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(batcher_module, "STUCK_S", 0.3)
+    monkeypatch.setattr(batcher_module, "MOST_GIVEN_UP", 2)
+
+
+def _replaced() -> float:
+    return REGISTRY.get_sample_value("aisle_workers_replaced_total") or 0.0
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_while_every_worker_stands_still_another_takes_what_waits(quick: None) -> None:
+    """Long before the stuck one is given up; it retires when that one comes back, and nothing was replaced."""
+    stall, before = _Stall(), _replaced()
+    batcher = _batcher(stall, max_batch=1)
+    stuck = asyncio.create_task(batcher.run([1], deadline=after_ms(5000)))
+    await _until(lambda: stall.still == 1)
+    assert not batcher.resting
+    job = [2]
+    await batcher.run(job, deadline=after_ms(250))
+    assert job == [2, 4] and not stuck.done() and batcher.load().workers == 1
+    stall.opened.set()
+    await stuck
+    await _until(lambda: len(batcher._crew) == 1 and batcher.resting)
+    assert _replaced() == before and not batcher.exhausted
+    await batcher.stop()
+
+
+async def test_a_stuck_worker_is_given_up_and_what_it_brings_back_counts_for_nothing(quick: None) -> None:
+    """Its caller is told, not at its deadline of five seconds; others are served; later it comes back, to no harm."""
+    stall, before = _Stall(), _replaced()
+    batcher = _batcher(stall, max_batch=1)
+    job = [1]
+    started = monotonic()
+    ticket = batcher.submit(job)
+    with pytest.raises(StoodStill):
+        await batcher.wait(ticket, after_ms(5000))
+    assert 0.2 < monotonic() - started < 2
+    assert _replaced() == before + 1
+    await batcher.run([2], deadline=after_ms(1000))
+    await _until(lambda: batcher.load().workers == 1 and batcher.resting)
+    stall.opened.set()
+    await _until(lambda: not batcher._given_up)
+    assert job == [1, 2], "it did come back"
+    assert isinstance(ticket.error, StoodStill)
+    await batcher.run([4], deadline=after_ms(1000))
+    assert len(batcher._crew) == 1
+    await batcher.stop()
+
+
+async def test_so_many_may_hang_and_no_more(quick: None) -> None:
+    """Past the bound a stuck worker keeps its place and the batcher says so; when they come back, all is as before."""
+    stall, threads = _Stall(), threading.active_count()
+    batcher = _batcher(stall, max_batch=1)
+    tasks = [asyncio.create_task(batcher.run([number], deadline=after_ms(4000))) for number in (1, 3, 5, 7)]
+    await _until(lambda: batcher.exhausted and batcher.hesitating)
+    await asyncio.sleep(0.5)
+    assert threading.active_count() <= threads + 1 + 1 + 2, "configured, standing in, given up"
+    with pytest.raises(DeadlineExceeded):
+        await batcher.run([2], deadline=after_ms(50))
+    stall.opened.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await _until(lambda: not batcher.exhausted and batcher.resting and len(batcher._crew) == 1)
+    await batcher.run([4], deadline=after_ms(1000))
+    await batcher.stop()
+
+
+async def test_a_stop_of_the_process_is_no_workers_fault(quick: None) -> None:
+    """The loop was held up for longer than the bound, as by a suspended machine: nobody is given up."""
+    before = _replaced()
+    batcher = _batcher(lambda jobs: time.sleep(0.1), max_batch=1)
+    running = asyncio.create_task(batcher.run([2], deadline=after_ms(5000)))
+    await asyncio.sleep(0.02)
+    time.sleep(0.6)  # noqa: ASYNC251
+    await running
+    assert _replaced() == before
+    await batcher.stop()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from app.index.bundle import BundleStore, read_manifest
-from app.search.collections import GOLDEN
+from app.search.golden import GOLDEN
 from models.relevance import Qrels, Queries
 from scripts.cli import main as aisle
 from tests import tiny
