@@ -59,7 +59,7 @@ bundles: ## the demo collections under bundles/, built when absent or when their
 	@+$(ALONE) $(ESCI_BUNDLE) $(if $(RETAIL),$(RETAIL_BUNDLE))
 
 run: bundles ## install, build the demo collections and serve them on http://127.0.0.1:8000
-	@AISLE_DOCS=$${AISLE_DOCS:-1} exec $(AISLE) serve --bundles $(BUNDLES) --host $(HOST) --port $(PORT)
+	@$(if $(filter 127.0.0.1,$(HOST)),AISLE_OPEN=$${AISLE_OPEN:-1} )AISLE_DOCS=$${AISLE_DOCS:-1} exec $(AISLE) serve --bundles $(BUNDLES) --host $(HOST) --port $(PORT)
 
 test: ## the fast tests (ARGS="-k cache" for a part)
 	@+$(ALONE) $(TESTING)

@@ -1,4 +1,4 @@
-"""Products, their neighbours, and what is served: `/v1/products`, `/v1/collections`, `/v1/versions`."""
+"""Products, their neighbours, and the collections they are in: `/v1/products`, `/v1/collections`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH
 from app.api.endpoint import Bytes, route, service_of, while_connected
 from app.api.params import integer, read_params, text
 from app.api.schemas import MAX_ID_CHARACTERS, NoParams, ProductParams, SimilarParams
@@ -16,10 +17,9 @@ from app.errors import NotFound
 def routes() -> list[Route]:
     # An id may contain slashes, so the longer path is tried first.
     return [
-        route("/v1/products/{id:path}/similar", get=similar),
-        route("/v1/products/{id:path}", get=product),
-        route("/v1/collections", get=collections),
-        route("/v1/versions", get=versions),
+        route("/v1/products/{id:path}/similar", SEARCH, get=similar),
+        route("/v1/products/{id:path}", SEARCH, get=product),
+        route("/v1/collections", SEARCH, get=collections),
     ]
 
 
@@ -40,12 +40,6 @@ async def collections(request: Request) -> Response:
     """What the search page needs to know of each collection."""
     read_params(NoParams, request.scope, {})
     return Bytes(orjson.dumps(service_of(request).collections()))
-
-
-async def versions(request: Request) -> Response:
-    """What is served, and what it could be rolled back to."""
-    read_params(NoParams, request.scope, {})
-    return Bytes(orjson.dumps(service_of(request).versions()))
 
 
 def _id(request: Request) -> str:

@@ -9,6 +9,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH
 from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.options import options
 from app.api.params import Reader, boolean, integer, number, read_params, text
@@ -31,7 +32,7 @@ _READERS: dict[str, Reader] = {
 
 
 def routes() -> list[Route]:
-    return [route("/v1/search", get=search_by_query_string, post=search_by_body)]
+    return [route("/v1/search", SEARCH, get=search_by_query_string, post=search_by_body)]
 
 
 async def search_by_body(request: Request) -> Response:
