@@ -293,7 +293,9 @@ class Collections:
         async with self._turn:
             store, before = self._published(name), self._version(name)
             with self._refusals(name):
-                published = store.current() or ""
+                published = store.current()
+                if published is None:
+                    raise NotFound(f"nothing is published in collection {name!r} any more")
                 if published != before:
                     self._refused[name] = published  # until it is served: then it is not tried again by itself
                     await asyncio.to_thread(self._load, name, published)
