@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ _CONFIG = schemathesis.Config.from_dict(
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundles: Path) -> Iterator[Served]:
-    """The real service over the tiny bundle, in a process of its own."""
-    with served(tiny_bundles, AISLE_DOCS="1") as running:
+def service(tiny_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The real service over a copy of the tiny bundle, in a process of its own; what changes versions is open, too."""
+    bundles = tmp_path_factory.mktemp("contract") / "bundles"
+    shutil.copytree(tiny_bundles, bundles)
+    with served(bundles, AISLE_DOCS="1", AISLE_OPEN="1") as running:
         yield running
 
 
@@ -82,7 +85,9 @@ async def test_the_examples_of_the_document_are_answered(shipped_bundles: Path, 
     tried = 0
     async with client(shipped_bundles) as http:
         for operation in OPERATIONS:
-            if operation.body is None:
+            if operation.body is None or operation.path.startswith(
+                "/v1/versions/"
+            ):  # which change the shipped catalogue
                 continue
             response = await http.request(operation.method.upper(), operation.path, json=operation.example)
             assert response.status_code == 200, f"{operation.path}: {json.dumps(operation.example)}\n{response.text}"
