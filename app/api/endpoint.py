@@ -90,6 +90,7 @@ async def read_body(request: Request) -> bytes:
     pieces: list[bytes] = []
     while message["type"] == "http.request":
         if not message.get("more_body", False):
+            request.scope["body_read"] = True
             last: bytes = message.get("body", b"")
             return last if not pieces else b"".join((*pieces, last))
         pieces.append(message.get("body", b""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from time import perf_counter
 
 import orjson
@@ -17,6 +18,9 @@ from app.api.schemas import NoParams, SearchBody, read_json
 from app.types import SearchAnswer, SearchRequest, Timing
 
 logger = logging.getLogger(__name__)
+
+# DEL, C1 controls (U+009B begins a terminal code), invisible marks and those that turn the direction of a line.
+_RAW = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 _READERS: dict[str, Reader] = {
     "q": text,
@@ -80,7 +84,8 @@ def _server_timing(timings: tuple[Timing, ...]) -> bytes:
 
 
 def _log(request: Request, asked: SearchRequest, answer: SearchAnswer) -> None:
-    # As JSON, whose escapes keep line breaks and terminal codes of a query out of the log.
+    # As JSON, whose escapes keep line breaks and terminal codes of a query out of the log; those that JSON leaves raw
+    # are escaped as well.
     entry = {
         "request_id": request.scope["request_id"],
         "query": asked.query,
@@ -90,4 +95,5 @@ def _log(request: Request, asked: SearchRequest, answer: SearchAnswer) -> None:
         "tier": answer.tier,
         "cached": answer.cached,
     }
-    logger.info("search %s", orjson.dumps(entry).decode())
+    written = _RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(entry).decode())
+    logger.info("search %s", written)

@@ -95,6 +95,20 @@ async def test_an_unread_body_does_not_change_an_answer(make_app: Callable[..., 
         assert (response.status_code, response.headers["Connection"]) == (200, "close")
 
 
+async def test_a_refusal_that_leaves_a_body_unread_says_that_the_connection_ends(
+    make_app: Callable[..., FastAPI],
+) -> None:
+    """A client would send its next request into a connection that is being closed; without a body, or once it was
+    read, the connection stays."""
+    async with client_of(make_app()) as client:
+        for path in ("/nope", "/readyz", "/v1/versions/reload", "/v1/search?q=x"):
+            response = await client.post(path, json={"query": "x"})
+            assert response.status_code >= 400 and response.headers["Connection"] == "close", path
+            assert "Connection" not in (await client.post(path)).headers, path
+        response = await client.post("/v1/search", json={"query": ""})
+        assert response.status_code == 422 and "Connection" not in response.headers
+
+
 @pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/search/", "/V1/search", "/v1/nope/%00"])
 async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient, path: str) -> None:
     """404, without a redirect."""

@@ -85,10 +85,8 @@ async def test_the_examples_of_the_document_are_answered(shipped_bundles: Path, 
     tried = 0
     async with client(shipped_bundles) as http:
         for operation in OPERATIONS:
-            if operation.body is None or operation.path.startswith(
-                "/v1/versions/"
-            ):  # which change the shipped catalogue
-                continue
+            if operation.body is None or operation.path.startswith("/v1/versions/"):
+                continue  # without a body, or it would change the catalogue that all tests share
             response = await http.request(operation.method.upper(), operation.path, json=operation.example)
             assert response.status_code == 200, f"{operation.path}: {json.dumps(operation.example)}\n{response.text}"
             tried += 1
