@@ -45,7 +45,7 @@ ifdef MY_TURN
 $(shell for venv in $(VENV) $(TRAIN_VENV); do if test -e $$venv/.installing; then rm -rf $$venv; fi; done)
 endif
 
-.PHONY: help install bundles run test deep bench load gpu relevance check up model student lock clean
+.PHONY: help install bundles run test deep bench load gpu relevance check sbom up model student lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +93,9 @@ check: ## linter, import rules, types, and whether the locks are current
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(PY) requirements/compile.py --check
+
+sbom: ## the bill of materials, of every lock and the shipped models: artifacts/sbom.cdx.json (CycloneDX 1.5)
+	@$(PYTHON) requirements/sbom.py
 
 up: bundles ## build the image and start the service, Redis and Prometheus with Docker Compose
 	@docker compose --profile cpu up --build
