@@ -45,7 +45,7 @@ ifdef MY_TURN
 $(shell for venv in $(VENV) $(TRAIN_VENV); do if test -e $$venv/.installing; then rm -rf $$venv; fi; done)
 endif
 
-.PHONY: help install bundles run test deep promises bench load gpu relevance check up model student lock clean
+.PHONY: help install bundles run test deep promises bench load gpu relevance check sbom up model student lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,7 +59,7 @@ bundles: ## the demo collections under bundles/, built when absent or when their
 	@+$(ALONE) $(ESCI_BUNDLE) $(if $(RETAIL),$(RETAIL_BUNDLE))
 
 run: bundles ## install, build the demo collections and serve them on http://127.0.0.1:8000
-	@AISLE_DOCS=$${AISLE_DOCS:-1} exec $(AISLE) serve --bundles $(BUNDLES) --host $(HOST) --port $(PORT)
+	@$(if $(filter 127.0.0.1,$(HOST)),AISLE_OPEN=$${AISLE_OPEN:-1} )AISLE_DOCS=$${AISLE_DOCS:-1} exec $(AISLE) serve --bundles $(BUNDLES) --host $(HOST) --port $(PORT)
 
 test: ## the fast tests (ARGS="-k cache" for a part)
 	@+$(ALONE) $(TESTING)
@@ -98,6 +98,9 @@ check: ## linter, import rules, types, and whether the locks are current
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 	@$(PY) requirements/compile.py --check
+
+sbom: ## the bill of materials, of every lock and the shipped models: artifacts/sbom.cdx.json (CycloneDX 1.5)
+	@$(PYTHON) requirements/sbom.py
 
 up: bundles ## build the image and start the service, Redis and Prometheus with Docker Compose
 	@docker compose --profile cpu up --build

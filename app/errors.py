@@ -4,12 +4,17 @@ AisleError
 ├── BadInput                 422  a well-formed request that cannot be meant
 │   ├── MalformedInput       400  not even well-formed (JSON, encoding)
 │   └── InputTooLarge        413
+├── Unauthorized             401  no key, or none that counts
+├── Forbidden                403  a key without the scope, or a route that is closed
 ├── NotFound                 404  unknown product, collection, version or profile
+├── Conflict                 409  cannot be done as things stand
+│   └── VersionRefused       409  a version that was to be served and cannot be; the one before it goes on
 ├── Overloaded               429  refused at the door; carries Retry-After
 ├── Unavailable              503  not ready, or nothing could answer
 │   ├── EncoderUnavailable   503  the encoder raised, stalled or gave no finite vector
 │   └── StoodStill           503  the worker that had it hung, and was given up
 ├── DeadlineExceeded         504  the deadline left nothing to give
+├── KeyFileError             500  a file of API keys that is none (offline: exit code 1)
 └── BundleError              500  a bundle that cannot be trusted (offline: exit code 3)
     └── CorruptPart               a part whose digest, size or form is not what the manifest says
 """
@@ -44,9 +49,28 @@ class InputTooLarge(BadInput):
     title = "Request too large"
 
 
+class Unauthorized(AisleError):
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(AisleError):
+    status = 403
+    title = "Forbidden"
+
+
 class NotFound(AisleError):
     status = 404
     title = "Not found"
+
+
+class Conflict(AisleError):
+    status = 409
+    title = "Conflict"
+
+
+class VersionRefused(Conflict):
+    title = "Version refused"
 
 
 class Overloaded(AisleError):
@@ -76,6 +100,10 @@ class StoodStill(Unavailable):
 class DeadlineExceeded(AisleError):
     status = 504
     title = "Deadline exceeded"
+
+
+class KeyFileError(AisleError):
+    title = "File of keys refused"
 
 
 class BundleError(AisleError):

@@ -83,6 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
         serve_metrics=settings.metrics_port is None,
         show_images=settings.show_images,
         log_queries=settings.log_queries,
+        keys_file=settings.api_keys_file,
+        is_open=settings.open,
     )
     install(app, service, options)
     return app
@@ -145,10 +147,10 @@ def serve(settings: Settings, membership: Membership | None = None) -> int:
     """Load, verify, warm up, then listen until told to stop; as one process of several where there is a `membership`.
     Returns the exit code: 0, or 1 when start-up failed, with one line that says why."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    app = create_app(settings)
-    config = _uvicorn_config(app, settings.host, settings.port)
-    server = _Server(config, app.state.service, settings.drain_s, alone=membership is None)
     try:
+        app = create_app(settings)
+        config = _uvicorn_config(app, settings.host, settings.port)
+        server = _Server(config, app.state.service, settings.drain_s, alone=membership is None)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_run(app, server, settings, membership))
     except AisleError as error:

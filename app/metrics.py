@@ -142,6 +142,18 @@ STAGE_FAILURES = Counter(
     registry=REGISTRY,
 )
 REFUSED = Counter("aisle_refused_total", "Requests refused at the door, by reason.", ["reason"], registry=REGISTRY)
+AUTH_REFUSED = Counter(
+    "aisle_auth_refused_total",
+    "Requests refused for their key (missing, unknown, expired, scope), or as the service knows none (closed).",
+    ["reason"],
+    registry=REGISTRY,
+)
+KEY_FILE_READS = Counter(
+    "aisle_key_file_reads_total",
+    "Changes of the file of keys that were taken up (read) or not (refused: the keys before it go on).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 RESCORED = Counter(
     "aisle_rescored_pairs_total", "Pairs rescored, by the candidate's form (id, text).", ["form"], registry=REGISTRY
 )

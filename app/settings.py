@@ -41,6 +41,10 @@ class Settings(BaseModel):
     timeout_ms: float = Field(1000.0, ge=1, le=60000, description="deadline of a search that names none")
     max_body_kb: int = Field(1024, ge=1, le=1_048_576, description="largest request body, KiB (NDJSON streams apart)")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="serve /metrics on a port of its own")
+    api_keys_file: Path | None = Field(
+        None, description="file of API keys, which every request then needs; see `aisle key`"
+    )
+    open: bool = Field(False, description="without a file of keys: writing and administration are open, too")
     docs: bool = Field(False, description="serve /docs and /openapi.json")
     provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the encoder runs")
     show_images: bool = Field(False, description="the search page shows the catalogue's image links")

@@ -27,6 +27,7 @@ COMMANDS = {
     "publish": ("scripts.publish", "make a version the served one"),
     "fold": ("scripts.fold", "make the next version of the served one and the changes since it was built"),
     "rollback": ("scripts.rollback", "serve the version published before the current one"),
+    "key": ("scripts.key", "make an API key, and the line by which a service knows it"),
     "train": ("scripts.train", "train an encoder by a recipe (needs the train extra)"),
     "export": ("scripts.export", "make an encoder folder from a BERT-type checkpoint (needs the train extra)"),
     "distill": ("scripts.distill", "train a small query encoder to follow a large one (needs the train extra)"),

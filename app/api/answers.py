@@ -305,5 +305,14 @@ class VersionsResponse(BaseModel):
     collections: list[VersionAnswer]
 
 
+class VersionChange(BaseModel):
+    """What the process that answers serves now."""
+
+    collection: str
+    version: str
+    before: str | None = Field(description="the version served until now; null: this collection was not")
+    changed: bool = Field(description="false: it was served already")
+
+
 class Probe(BaseModel):
     status: Literal["live", "ready", "started", "starting", "draining", "workers_stuck", "golden_failed"]

@@ -12,6 +12,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import OPEN
 from app.api.endpoint import Bytes, route
 
 _STYLE = (
@@ -28,7 +29,7 @@ _POLICY = (
 
 
 def routes() -> list[Route]:
-    return [route("/docs", get=page), route("/openapi.json", get=openapi)]
+    return [route("/docs", OPEN, get=page), route("/openapi.json", OPEN, get=openapi)]
 
 
 async def openapi(request: Request) -> Response:

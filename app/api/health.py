@@ -9,6 +9,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import OPEN, SCRAPE
 from app.api.endpoint import Bytes, route, service_of
 from app.metrics import exposed
 
@@ -16,8 +17,12 @@ _OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
 def routes(*, serve_metrics: bool) -> list[Route]:
-    probes = [route("/livez", get=livez), route("/readyz", get=readyz), route("/startupz", get=startupz)]
-    return [*probes, route("/metrics", get=metrics)] if serve_metrics else probes
+    probes = [
+        route("/livez", OPEN, get=livez),
+        route("/readyz", OPEN, get=readyz),
+        route("/startupz", OPEN, get=startupz),
+    ]
+    return [*probes, route("/metrics", SCRAPE, get=metrics)] if serve_metrics else probes
 
 
 async def livez(request: Request) -> Response:

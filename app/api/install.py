@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from app.api import classify, docs, health, page, problems, products, rerank, rescore, search, whynot
+from app.api import classify, docs, health, page, problems, products, rerank, rescore, search, versions, whynot
 from app.api.endpoint import Endpoint
+from app.api.keys import Keys
 from app.api.middleware import Edge
 from app.api.openapi import document
 from app.api.options import EdgeOptions
@@ -23,8 +24,9 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
     """Give `app` its routes, its one error handler, its OpenAPI document and its outermost layer.
 
     `app` is best made with `openapi_url=None` and `redirect_slashes=False`: the documents are served here, and a
-    redirect would trust the Host header."""
+    redirect would trust the Host header. Raises KeyFileError."""
     app.state.service = service
+    app.state.keys = Keys(options.keys_file, is_open=options.is_open)
     app.state.edge = options
     routes = _routes(options)
     app.router.routes.extend(routes)
@@ -32,7 +34,7 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
     app.add_exception_handler(HTTPException, problems.handle)
     plain = {one.path: one.endpoint for one in routes if isinstance(one.endpoint, Endpoint) and "{" not in one.path}
     app.add_middleware(Edge, service=service, max_body_bytes=options.max_body_bytes, direct=plain)
-    app.openapi = lambda: document(app.routes)  # type: ignore[method-assign]  # as FastAPI says
+    app.openapi = lambda: document(app.routes, keyed=app.state.keys.required)  # type: ignore[method-assign]  # as FastAPI says
 
 
 def _routes(options: EdgeOptions) -> list[Route]:
@@ -44,6 +46,7 @@ def _routes(options: EdgeOptions) -> list[Route]:
         *classify.routes(),
         *whynot.routes(),
         *products.routes(),
+        *versions.routes(),
         *health.routes(serve_metrics=options.serve_metrics),
         *page.routes(show_images=options.show_images),
         *(docs.routes() if options.docs else []),

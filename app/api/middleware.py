@@ -131,11 +131,12 @@ class Edge:
 class _Answer:
     """What is known of a request's answer; adds the headers that every answer carries."""
 
-    __slots__ = ("_id", "_send", "_service", "_started", "closing", "status")
+    __slots__ = ("_id", "_scope", "_send", "_service", "_started", "closing", "status")
 
     def __init__(self, scope: Scope, send: Send, service: SearchService) -> None:
         self.status = 0
         self.closing = False
+        self._scope = scope
         self._send = send
         self._service = service
         self._started: float = scope["started"]
@@ -149,6 +150,8 @@ class _Answer:
             if not any(name == b"server-timing" for name, _ in headers):  # a search's names its stages
                 spent_ms = (perf_counter() - self._started) * 1e3
                 headers.append((b"server-timing", b"total;dur=%.3f" % spent_ms))
+            if self.status >= 400 and _left_unread(self._scope):
+                self.closing = True
             # While draining, keep-alive connections are sent elsewhere one by one, so that none is cut at the end.
             if (self.closing or self._service.draining) and _CLOSE not in headers:
                 headers.append(_CLOSE)
@@ -185,6 +188,15 @@ def _body(scope: Scope) -> tuple[int | None, bool]:
         elif name == b"content-type" and value.startswith(NDJSON):
             streamed = scope["path"] == RESCORE_PATH
     return (None if chunked else length), streamed
+
+
+def _left_unread(scope: Scope) -> bool:
+    """Whether a body is on its way that nobody asked for. The protocol closes the connection then, and a client that is
+    not told would send its next request into it."""
+    return "body_read" not in scope and any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
 
 
 def _too_large(limit: int) -> InputTooLarge:

@@ -9,10 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from app import __version__
 from app.api import answers
+from app.api.access import Access
+from app.api.endpoint import Endpoint
 from app.api.schemas import (
     NDJSON,
     ClassifyBody,
@@ -25,6 +27,7 @@ from app.api.schemas import (
     SearchBody,
     SimilarParams,
     TeiBody,
+    VersionsBody,
     WhyNotBody,
 )
 
@@ -33,7 +36,10 @@ _REF = "#/components/schemas/{model}"
 _NDJSON = NDJSON.decode()
 _STATUSES = {
     400: "not well-formed",
+    401: "no key, or none that counts",
+    403: "the key lacks the scope, or the service knows no keys",
     404: "unknown product, collection or profile",
+    409: "cannot be done as things stand; what is served stays",
     413: "too large",
     422: "invalid",
     429: "too busy; Retry-After says when to come back",
@@ -43,6 +49,7 @@ _STATUSES = {
 }
 _READ = (400, 404, 422, 500, 503)
 _CHANGE = (400, 404, 413, 422, 429, 500, 503)
+_SWITCH = (400, 404, 409, 413, 422, 500)
 _WORK = (400, 404, 413, 422, 429, 500, 503, 504)
 
 
@@ -61,6 +68,7 @@ class Operation:
     names: dict[str, str] = field(default_factory=dict)  # parameter → field of `params`; empty: all, under their names
     error: type[BaseModel] = answers.Problem
     media_type: str = "application/json"
+    bodiless: bool = False  # may come without its body
 
 
 _SEARCH_EXAMPLE = {
@@ -195,12 +203,31 @@ OPERATIONS = (
     ),
     Operation("/v1/collections", "get", "Collections and their fields", answers.CollectionsResponse),
     Operation("/v1/versions", "get", "Versions served, and those before them", answers.VersionsResponse),
+    Operation(
+        "/v1/versions/reload",
+        "post",
+        "Serve what is published now",
+        answers.VersionChange,
+        _SWITCH,
+        VersionsBody,
+        {"collection": "default"},
+        bodiless=True,
+    ),
+    Operation(
+        "/v1/versions/rollback",
+        "post",
+        "Publish and serve the version before",
+        answers.VersionChange,
+        _SWITCH,
+        VersionsBody,
+        {"collection": "default"},
+        bodiless=True,
+    ),
     Operation("/livez", "get", "The process runs", answers.Probe, (500,)),
     Operation("/readyz", "get", "Searches are answered", answers.Probe, (500,)),
     Operation("/startupz", "get", "The first version is loaded", answers.Probe, (500,)),
     Operation("/metrics", "get", "Prometheus metrics", _TEXT, (500,), media_type="text/plain"),
 )
-_PROBES = ("/livez", "/readyz", "/startupz")
 
 _ANY_FILTER = {"$ref": _REF.format(model="Filter")}
 _SCALAR = {"type": ["string", "number", "boolean"]}
@@ -229,14 +256,25 @@ def _filter() -> Json:
     }
 
 
-def document(routes: Sequence[BaseRoute]) -> Json:
-    """OpenAPI 3.1 of those operations whose path is among `routes`."""
-    served = {getattr(route, "path_format", "") for route in routes}
-    operations = [operation for operation in OPERATIONS if operation.path in served]
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "a key that `aisle key` made"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same key"},
+}
+
+
+def document(routes: Sequence[BaseRoute], *, keyed: bool = False) -> Json:
+    """OpenAPI 3.1 of those operations whose path is among `routes`; `keyed`: this service asks for keys."""
+    endpoints = [route.endpoint for route in routes if isinstance(route, Route)]
+    served = {one.path: one.access for one in endpoints if isinstance(one, Endpoint)}
     schemas = _schemas()
     paths: Json = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    for operation in OPERATIONS:
+        if operation.path in served:
+            access = served[operation.path][operation.method.upper()]
+            drawn = _operation(operation, schemas, access)
+            if keyed and access.scopes:
+                drawn["security"] = [{name: sorted(access.scopes)} for name in _KEYS]
+            paths.setdefault(operation.path, {})[operation.method] = drawn
     return {
         "openapi": "3.1.0",
         "info": {
@@ -247,13 +285,15 @@ def document(routes: Sequence[BaseRoute]) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": _KEYS},
     }
 
 
 def _schemas() -> Json:
-    read: list[type[BaseModel]] = [SearchBody, RescoreBody, RescoreLine, ClassifyBody, WhyNotBody, RerankBody, TeiBody]
-    read += [Records, Fields]
+    read: list[type[BaseModel]] = [
+        SearchBody, RescoreBody, RescoreLine, ClassifyBody, WhyNotBody, RerankBody, TeiBody, VersionsBody,
+        Records, Fields,
+    ]  # fmt: skip
     written = [model for model in vars(answers).values() if isinstance(model, type) and issubclass(model, BaseModel)]
     _, found = models_json_schema(
         [(model, "validation") for model in (*read, *written) if model is not BaseModel], ref_template=_REF
@@ -272,16 +312,16 @@ def _schemas() -> Json:
     return schemas
 
 
-def _operation(operation: Operation, schemas: Json) -> Json:
+def _operation(operation: Operation, schemas: Json, access: Access) -> Json:
     drawn: Json = {
         "operationId": operation.method + operation.path.replace("/", "_").replace("{", "").replace("}", ""),
         "summary": operation.summary,
         "parameters": _parameters(operation, schemas),
-        "responses": _responses(operation),
+        "responses": _responses(operation, access),
     }
     if operation.body is not None:
         content: Json = {"schema": {"$ref": _REF.format(model=operation.body.__name__)}, "example": operation.example}
-        drawn["requestBody"] = {"required": True, "content": {"application/json": content}}
+        drawn["requestBody"] = {"required": not operation.bodiless, "content": {"application/json": content}}
     if operation.path == "/v1/rescore":
         _draw_stream(drawn)
     return drawn
@@ -318,7 +358,7 @@ def _parameters(operation: Operation, schemas: Json) -> list[Json]:
     return drawn
 
 
-def _responses(operation: Operation) -> Json:
+def _responses(operation: Operation, access: Access) -> Json:
     headers = {"X-Request-ID": {"schema": _TEXT}}
     schema = operation.answer
     if isinstance(schema, type):
@@ -327,7 +367,7 @@ def _responses(operation: Operation) -> Json:
     drawn: Json = {"200": good}
     kind = "application/problem+json" if operation.error is answers.Problem else "application/json"
     error_schema = {"$ref": _REF.format(model=operation.error.__name__)}
-    for status in operation.errors:
+    for status in (*((401, 403) if access.scopes else ()), *operation.errors):
         drawn[str(status)] = {
             "description": _STATUSES[status],
             "headers": headers | ({"Retry-After": {"schema": {"type": "integer"}}} if status in (429, 503) else {}),

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import OPEN
 from app.api.endpoint import Bytes, Handler, Header, route
 from app.errors import NotFound
 
@@ -29,7 +30,7 @@ def routes(*, show_images: bool) -> list[Route]:
             raise NotFound("there is nothing at this path")
         return await handler(request)
 
-    return [route("/", get=files["index.html"]), route("/page/{name}", get=asset)]
+    return [route("/", OPEN, get=files["index.html"]), route("/page/{name}", OPEN, get=asset)]
 
 
 def page_headers(*, show_images: bool = False) -> list[Header]:

@@ -12,7 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from app.api.endpoint import Bytes, Header
-from app.errors import AisleError, DeadlineExceeded, InputTooLarge, MalformedInput, NotFound, Overloaded, Unavailable
+from app.errors import (
+    AisleError,
+    DeadlineExceeded,
+    InputTooLarge,
+    MalformedInput,
+    NotFound,
+    Overloaded,
+    Unauthorized,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +107,8 @@ def _headers(error: AisleError) -> list[Header]:
         return [(b"retry-after", b"%d" % error.retry_after_s)]
     if isinstance(error, Unavailable):
         return [(b"retry-after", b"1")]
+    if isinstance(error, Unauthorized):
+        return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allow.encode())]
     return [(b"connection", b"close")] if isinstance(error, InputTooLarge) else []

@@ -1,4 +1,4 @@
-"""Products, their neighbours, and what is served: `/v1/products`, `/v1/collections`, `/v1/versions`."""
+"""Products, their neighbours, and the collections they are in: `/v1/products`, `/v1/collections`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH, WRITE
 from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.params import integer, read_params, text
 from app.api.problems import MethodNotAllowed
@@ -21,15 +22,16 @@ from app.api.schemas import (
 from app.api.search import answered, content_type
 from app.errors import NotFound
 
+_EACH = {"get": SEARCH, "patch": WRITE, "delete": WRITE}
+
 
 def routes() -> list[Route]:
     # An id may contain slashes, so the longer path is tried first.
     return [
-        route("/v1/products/{id:path}/similar", get=similar),
-        route("/v1/products/{id:path}", get=product, patch=patch, delete=delete),
-        route("/v1/products", put=put),
-        route("/v1/collections", get=collections),
-        route("/v1/versions", get=versions),
+        route("/v1/products/{id:path}/similar", SEARCH, get=similar),
+        route("/v1/products/{id:path}", _EACH, get=product, patch=patch, delete=delete),
+        route("/v1/products", WRITE, put=put),
+        route("/v1/collections", SEARCH, get=collections),
     ]
 
 
@@ -70,12 +72,6 @@ async def collections(request: Request) -> Response:
     """What the search page needs to know of each collection."""
     read_params(NoParams, request.scope, {})
     return Bytes(orjson.dumps(service_of(request).collections()))
-
-
-async def versions(request: Request) -> Response:
-    """What is served, and what it could be rolled back to."""
-    read_params(NoParams, request.scope, {})
-    return Bytes(orjson.dumps(service_of(request).versions()))
 
 
 def _id(request: Request) -> str:

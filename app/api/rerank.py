@@ -10,6 +10,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH
 from app.api.endpoint import Bytes, Handler, read_body, route, service_of, while_connected
 from app.api.schemas import MAX_DOCUMENTS, RerankBody, TeiBody, read_json
 from app.errors import BadInput, InputTooLarge
@@ -20,9 +21,9 @@ _DOCUMENTS_PER_SEARCH_UNIT = 100  # what those services bill by; their clients r
 
 def routes() -> list[Route]:
     return [
-        route("/v1/rerank", post=_cohere("1")),
-        route("/v2/rerank", post=_cohere("2")),
-        route("/rerank", post=tei),
+        route("/v1/rerank", SEARCH, post=_cohere("1")),
+        route("/v2/rerank", SEARCH, post=_cohere("2")),
+        route("/rerank", SEARCH, post=tei),
     ]
 
 

@@ -9,6 +9,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH
 from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.ndjson import LINES_IN_FLIGHT, LineStream
 from app.api.params import read_params, text
@@ -31,7 +32,7 @@ _READERS = {"collection": text, "profile": text}
 
 
 def routes() -> list[Route]:
-    return [route(RESCORE_PATH, post=rescore)]
+    return [route(RESCORE_PATH, SEARCH, post=rescore)]
 
 
 async def rescore(request: Request) -> Response:

@@ -223,6 +223,12 @@ class ProductParams(Strict):
     collection: Name = "default"
 
 
+class VersionsBody(Strict):
+    """Which collection's version is to change."""
+
+    collection: Name = "default"
+
+
 class NoParams(Strict):
     """A route without query string."""
 

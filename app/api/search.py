@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from time import perf_counter
 
 import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH
 from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.options import options
 from app.api.params import Reader, boolean, integer, number, read_params, text
@@ -16,6 +18,9 @@ from app.api.schemas import NoParams, SearchBody, read_json
 from app.types import SearchAnswer, SearchRequest, Timing
 
 logger = logging.getLogger(__name__)
+
+# DEL, C1 controls (U+009B begins a terminal code), invisible marks and those that turn the direction of a line.
+_RAW = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 _READERS: dict[str, Reader] = {
     "q": text,
@@ -31,7 +36,7 @@ _READERS: dict[str, Reader] = {
 
 
 def routes() -> list[Route]:
-    return [route("/v1/search", get=search_by_query_string, post=search_by_body)]
+    return [route("/v1/search", SEARCH, get=search_by_query_string, post=search_by_body)]
 
 
 async def search_by_body(request: Request) -> Response:
@@ -79,7 +84,8 @@ def _server_timing(timings: tuple[Timing, ...]) -> bytes:
 
 
 def _log(request: Request, asked: SearchRequest, answer: SearchAnswer) -> None:
-    # As JSON, whose escapes keep line breaks and terminal codes of a query out of the log.
+    # As JSON, whose escapes keep line breaks and terminal codes of a query out of the log; those that JSON leaves raw
+    # are escaped as well.
     entry = {
         "request_id": request.scope["request_id"],
         "query": asked.query,
@@ -89,4 +95,5 @@ def _log(request: Request, asked: SearchRequest, answer: SearchAnswer) -> None:
         "tier": answer.tier,
         "cached": answer.cached,
     }
-    logger.info("search %s", orjson.dumps(entry).decode())
+    written = _RAW.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(entry).decode())
+    logger.info("search %s", written)

@@ -6,6 +6,7 @@ import orjson
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from app.api.access import SEARCH
 from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
 from app.api.options import options
 from app.api.params import read_params
@@ -14,7 +15,7 @@ from app.api.search import content_type
 
 
 def routes() -> list[Route]:
-    return [route("/v1/why-not", post=why_not)]
+    return [route("/v1/why-not", SEARCH, post=why_not)]
 
 
 async def why_not(request: Request) -> Response:

@@ -200,18 +200,26 @@ class BundleStore:
             return None
         return record if isinstance(record, dict) else None
 
+    def earlier(self) -> str:
+        """The version published before the current one. Raises NotFound when there is none."""
+        return self._earlier_history()[-1]
+
     def roll_back(self) -> str:
         """Serve the version published before the current one. Raises NotFound when there is none."""
         with _locked(self.folder):
-            current = self.current()
-            history = self._history_to_current()
-            while history and (history[-1] == current or not (self.folder / history[-1]).is_dir()):
-                history.pop()
-            if not history:
-                raise NotFound("there is no earlier version to roll back to")
+            history = self._earlier_history()
             self.verify(history[-1])
             self._serve(history[-1], history)
             return history[-1]
+
+    def _earlier_history(self) -> list[str]:
+        current = self.current()
+        history = self._history_to_current()
+        while history and (history[-1] == current or not (self.folder / history[-1]).is_dir()):
+            history.pop()
+        if not history:
+            raise NotFound("there is no earlier version to roll back to")
+        return history
 
     def _history_to_current(self) -> list[str]:
         """History up to the version that CURRENT names: a crash between the two writes can leave either one ahead."""

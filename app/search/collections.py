@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,17 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from app import metrics
-from app.errors import AisleError, BadInput, BundleError, CorruptPart, EncoderUnavailable, NotFound, Unavailable
+from app.errors import (
+    AisleError,
+    BadInput,
+    BundleError,
+    Conflict,
+    CorruptPart,
+    EncoderUnavailable,
+    NotFound,
+    Unavailable,
+    VersionRefused,
+)
 from app.index import bundle
 from app.index.catalog import Catalog
 from app.index.changes import FOLDER, Edit
@@ -220,6 +230,7 @@ class Collections:
         self._unread: dict[str, str] = {}
         self._followers: list[asyncio.Task[None]] = []
         self._again: dict[str, float] = {}  # when a refused version is tried again, where that may help
+        self._turn = asyncio.Lock()  # one change at a time: following and being told to may meet
 
     def open(self) -> None:
         """Load every published collection. Raises BundleError when there is none, or one cannot be trusted."""
@@ -349,33 +360,94 @@ class Collections:
     async def _catch_up(self, name: str) -> None:
         """Serve what CURRENT names, where that is another version than now."""
         published = ""  # stands for a CURRENT that names none
+        async with self._turn:
+            try:
+                published = self.store(name).current() or ""
+                if not published or self._version(name) == published:
+                    self._refused.pop(name, None)
+                elif self._refused.get(name) != published or time.monotonic() >= self._again.get(name, math.inf):
+                    await asyncio.to_thread(self._load, name, published)
+                    self._refused.pop(name, None)
+            except Exception as error:  # noqa: BLE001  (whatever one version does, the next must still be looked for)
+                # The old version goes on being served; this one is not tried again until CURRENT names another, or for
+                # a while where the fault may be the machine's: else one process of several would stay behind for ever.
+                self._again[name] = time.monotonic() + _AGAIN_S if _may_pass(error) else math.inf
+                if self._refused.get(name) != published:
+                    self._refused[name] = published
+                    _note_refusal(name, error)
+
+    async def reload(self, name: str) -> str | None:
+        """Serve what CURRENT names now, also where it was refused before. Returns the version served until now.
+
+        Raises NotFound for a collection that is not published, VersionRefused with the part that is at fault, Conflict
+        where the folder cannot be read."""
+        async with self._turn:
+            store, before = self._published(name), self._version(name)
+            with self._refusals(name):
+                published = store.current()
+                if published is None:
+                    raise NotFound(f"nothing is published in collection {name!r} any more")
+                if published != before:
+                    self._refused[name] = published  # until it is served: then it is not tried again by itself
+                    await asyncio.to_thread(self._load, name, published)
+            self._refused.pop(name, None)
+            return before
+
+    async def roll_back(self, name: str) -> str | None:
+        """Publish and serve the version before the current one, which must prove fit before CURRENT is touched.
+        Returns the version served until now.
+
+        Raises NotFound where there is none, VersionRefused, Conflict where the folder cannot be written to."""
+        async with self._turn:
+            store, before = self._published(name), self._version(name)
+            with self._refusals(name):
+                live = await asyncio.to_thread(self._open, name, store.earlier())
+                version = await asyncio.to_thread(_publish_earlier, store)
+                if version != live.built.searcher.version:  # somebody published in between
+                    live = await asyncio.to_thread(self._open, name, version)
+            self._serve(name, live)
+            self._refused.pop(name, None)
+            return before
+
+    def _published(self, name: str) -> bundle.BundleStore:
+        """The store of a collection that is there. Raises NotFound."""
+        with self._refusals(name):
+            if name not in self._served and name not in bundle.collections_in(self._root):
+                raise NotFound(f"no collection {name[:64]!r} is published")
+            return self.store(name)
+
+    @contextlib.contextmanager
+    def _refusals(self, name: str) -> Iterator[None]:
+        """What keeps a version from being served, as whoever asked for it is to be told: the part, and no path."""
         try:
-            published = self.store(name).current() or ""
-            served = self._served.get(name)
-            if not published or (served and served.searcher.version == published):
-                self._refused.pop(name, None)
-            elif self._refused.get(name) != published or time.monotonic() >= self._again.get(name, math.inf):
-                await asyncio.to_thread(self._load, name, published)
-                self._refused.pop(name, None)
-        except Exception as error:  # noqa: BLE001  (whatever one version does, the next must still be looked for)
-            # The old version goes on being served; this one is not tried again until CURRENT names another, or for a
-            # while where the fault may be the machine's: else one process of several would stay behind for ever.
-            self._again[name] = time.monotonic() + _AGAIN_S if _may_pass(error) else math.inf
-            if self._refused.get(name) == published:
-                return
-            self._refused[name] = published
-            metrics.RELOADS.labels(name, "refused").inc()
-            known = isinstance(error, AisleError)
-            _log.error("collection %s: the published version was refused: %s", name, error, exc_info=not known)
+            yield
+        except (CorruptPart, EncoderUnavailable) as error:
+            _note_refusal(name, error)
+            raise VersionRefused(f"{error.detail}; what was served goes on being served") from error
+        except (BundleError, OSError) as error:
+            _log.error("collection %s: no version could be read: %s", name, error)
+            raise Conflict("the folder of versions cannot be read; what was served goes on being served") from error
+
+    def _version(self, name: str) -> str | None:
+        served = self._served.get(name)
+        return served.searcher.version if served else None
 
     def _load(self, name: str, version: str) -> None:
-        built = load(self.store(name), version, self._encoders)
+        self._serve(name, self._open(name, version))
+
+    def _open(self, name: str, version: str) -> LiveVersion:
+        """A version, warm, with every change that was kept so far."""
+        store = self.store(name)
+        built = load(store, version, self._encoders)
         searcher = built.searcher
         searcher.encoder.watch.patience_s = searcher.scoring.patience_s = patience_s(searcher.costs.ms("default"))
-        live = LiveVersion(built, self.store(name).path(version), self._log(name))
+        live = LiveVersion(built, store.path(version), self._log(name))
         while live.listen():
             live.step()
-        served = live.served
+        return live
+
+    def _serve(self, name: str, live: LiveVersion) -> None:
+        served, version = live.served, live.served.searcher.version
         with self._swapping:
             self._live[name] = live
             self._served = {**self._served, name: served}
@@ -391,3 +463,19 @@ class Collections:
             served.searcher.catalog.products,
             served.searcher.encoder.provider,
         )
+
+
+def _publish_earlier(store: bundle.BundleStore) -> str:
+    try:
+        return store.roll_back()
+    except OSError as error:
+        raise Conflict(
+            f"the folder of versions cannot be written to from here ({error.strerror}): `aisle rollback` where it can, "
+            "and every process follows"
+        ) from error
+
+
+def _note_refusal(name: str, error: Exception) -> None:
+    metrics.RELOADS.labels(name, "refused").inc()
+    known = isinstance(error, AisleError)
+    _log.error("collection %s: the published version was refused: %s", name, error, exc_info=not known)

@@ -303,6 +303,18 @@ class SearchService:
             )
         return {"collections": listed}
 
+    async def reload(self, collection: str) -> dict[str, Any]:
+        """Serve what is published now. Raises NotFound, Conflict, or VersionRefused: then the old one goes on."""
+        return self._changed(collection, await self._collections.reload(collection))
+
+    async def roll_back(self, collection: str) -> dict[str, Any]:
+        """Publish and serve the version before the current one. Raises as `reload` does."""
+        return self._changed(collection, await self._collections.roll_back(collection))
+
+    def _changed(self, collection: str, before: str | None) -> dict[str, Any]:
+        version = self._collections.get(collection).searcher.version
+        return {"collection": collection, "version": version, "before": before, "changed": version != before}
+
     def collections(self) -> dict[str, Any]:
         """What the search page needs to know of each collection."""
         listed = []

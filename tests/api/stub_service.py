@@ -124,6 +124,13 @@ class StubService:
     def versions(self) -> dict[str, Any]:
         return {"collections": [{"collection": "default", "version": VERSION, "products": 1, "previous": []}]}
 
+    async def reload(self, collection: str) -> dict[str, Any]:
+        await self._work()
+        self._known(collection)
+        return {"collection": collection, "version": VERSION, "before": VERSION, "changed": False}
+
+    roll_back = reload
+
     def collections(self) -> dict[str, Any]:
         one = {"name": "default", "version": VERSION, "products": 1, "title": "Demo", "attribution": "", "examples": []}
         return {"collections": [one | {"show_images": False, "fields": []}]}

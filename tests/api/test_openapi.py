@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 import schemathesis
@@ -11,15 +13,22 @@ from jsonschema import Draft202012Validator
 from schemathesis.checks import load_all_checks
 from starlette.routing import Route
 
-from app.api import answers, schemas
+from app.api import answers, keyfile, schemas
+from app.api.access import SCOPES
 from app.api.endpoint import Endpoint
 from app.api.openapi import OPERATIONS
 from tests.api.conftest import edge_app
 from tests.api.stub_service import KNOWN, StubService
 
 load_all_checks()
-_APP = edge_app(StubService(), docs=True)
+_APP = edge_app(StubService(), docs=True, is_open=True)
 _DOCUMENT = _APP.openapi()
+_KEY = keyfile.new_key()
+with NamedTemporaryFile("w") as _file:
+    _file.write(keyfile.line_of("all", frozenset(SCOPES), _KEY))
+    _file.flush()
+    _KEYED = edge_app(StubService(), docs=True, keys_file=Path(_file.name))  # whose keys stay when the file is gone
+_KEYED_DOCUMENT = _KEYED.openapi()
 # Bodies that the schema lets through may still be refused for what no schema can say: a version has its own fields.
 _CONFIG = schemathesis.Config.from_dict(
     {
@@ -30,6 +39,7 @@ _CONFIG = schemathesis.Config.from_dict(
     }
 )
 schema = schemathesis.openapi.from_asgi("/openapi.json", _APP, config=_CONFIG)
+keyed_schema = schemathesis.openapi.from_asgi("/openapi.json", _KEYED, config=_CONFIG)
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -86,6 +96,22 @@ def test_generated_requests_are_answered_as_documented(case: schemathesis.Case) 
     if case.path_parameters:
         case.path_parameters.setdefault("id", KNOWN)
     case.call_and_validate()
+
+
+@keyed_schema.parametrize()
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+def test_generated_requests_need_a_key_where_keys_are_asked_for(case: schemathesis.Case) -> None:
+    """With a key as documented; without it, or with another, 401 by every operation that says it takes one."""
+    if case.path_parameters:
+        case.path_parameters.setdefault("id", KNOWN)
+    case.call_and_validate(headers={"Authorization": f"Bearer {_KEY}"})
+    case.headers.pop("Authorization", None)
+    drawn = _KEYED_DOCUMENT["paths"][case.path].get(case.method.lower())
+    if drawn is None:  # a method that the path does not have is 405, whoever asks
+        return
+    takes_one = "security" in drawn
+    for headers in ({}, {"Authorization": "Bearer another"}, {"X-API-Key": "another"}):
+        assert (case.call(headers=headers).status_code == 401) == takes_one
 
 
 @pytest.mark.deep

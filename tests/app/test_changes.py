@@ -54,7 +54,7 @@ async def _seen(true: Callable[[], Awaitable[bool]]) -> float:
 
 async def test_a_put_product_is_found_within_a_second(bundles: Path, client: Client) -> None:
     """By its words, its id and its price; as a list and as lines; put again it is replaced."""
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         answer = await http.put("/v1/products", json=[{"id": "new", "title": "zebra mug", "price": 3.5, "stock": 2}])
         assert answer.status_code == 200, answer.text
         assert answer.json() == {"accepted": 1, "sequence": 1, "version": BundleStore(bundles).current()}
@@ -80,7 +80,7 @@ async def test_a_put_product_is_found_within_a_second(bundles: Path, client: Cli
 
 async def test_a_price_and_a_stock_are_seen_in_cached_answers(bundles: Path, client: Client) -> None:
     """An answer that was cached before the change is not given after it; the same search is cached again."""
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         cheap = {"filter": {"field": "price", "lt": 1}, "facets": ["brand"], "sort": "price"}
         await _search(http, **cheap)
         before = await _search(http, **cheap)
@@ -98,7 +98,7 @@ async def test_a_price_and_a_stock_are_seen_in_cached_answers(bundles: Path, cli
 
 async def test_a_deleted_product_is_gone(bundles: Path, client: Client) -> None:
     """From searches and by its id; deleting it again is 404, at once."""
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         assert (await http.delete("/v1/products/p005")).json()["accepted"] == 1
         assert (await http.delete("/v1/products/p005")).status_code == 404
         assert (await http.patch("/v1/products/p005", json={"price": 1})).status_code == 404
@@ -108,7 +108,7 @@ async def test_a_deleted_product_is_gone(bundles: Path, client: Client) -> None:
 
 async def test_a_patch_follows_its_put_at_once(bundles: Path, client: Client) -> None:
     """It need not wait until the product is seen by searches."""
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         for number in range(5):
             put = await http.put("/v1/products", json=[{"id": f"n{number}", "title": "zebra", "price": 2}])
             patched = await http.patch(f"/v1/products/n{number}", json={"price": None, "brand": "Zeta"})
@@ -142,7 +142,7 @@ async def test_a_change_that_cannot_be_meant_is_refused_and_not_kept(
     bundles: Path, client: Client, method: str, path: str, body: Any, status: int, said: str
 ) -> None:
     """With what is wrong with it."""
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         answer = await http.request(method, path, json=body)
         assert answer.status_code == status and said in answer.text, answer.text
     assert ChangeLog(_log(bundles)).news() == []
@@ -150,7 +150,7 @@ async def test_a_change_that_cannot_be_meant_is_refused_and_not_kept(
 
 async def test_where_changes_cannot_be_kept_callers_are_told(bundles: Path, client: Client) -> None:
     """A folder that cannot be written: 503 with the reason, and searches go on."""
-    async with client(bundles, changes=Path("/proc/aisle")) as http:
+    async with client(bundles, open=True, changes=Path("/proc/aisle")) as http:
         answer = await http.put("/v1/products", json=[{"id": "x", "title": "y"}])
         assert answer.status_code == 503 and "cannot be kept" in answer.json()["detail"]
         assert (await _search(http))["hits"]
@@ -166,7 +166,7 @@ async def test_a_damaged_log_refuses_to_start_and_names_the_place(bundles: Path,
     damaged[len(damaged) // 2] ^= 4
     segment.write_bytes(damaged)
     with pytest.raises(Exception, match=segment.name):
-        async with client(bundles):
+        async with client(bundles, open=True):
             pass
 
 
@@ -183,7 +183,7 @@ async def test_writes_that_come_together_share_an_fsync(
 
     monkeypatch.setattr(ChangeLog, "append", counted)
     before = metrics.REGISTRY.get_sample_value("aisle_changes_total", {"collection": "default", "op": "put"}) or 0.0
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         puts = [http.put("/v1/products", json=[{"id": f"n{at}", "title": "zebra"}]) for at in range(100)]
         sequences = [answer.json()["sequence"] for answer in await asyncio.gather(*puts)]
     assert sorted(sequences) == list(range(1, 101))
@@ -196,7 +196,7 @@ async def test_a_new_version_takes_up_the_changes(bundles: Path, client: Client,
     """Those that it was not built from; the same after a roll back."""
     store = BundleStore(bundles)
     first = store.current() or ""
-    async with client(bundles) as http:
+    async with client(bundles, open=True) as http:
         await http.put("/v1/products", json=[{"id": "new", "title": "zebra mug"}])
         manifest = json.loads((store.path(first) / "manifest.json").read_bytes())
         with store.building() as folder:
@@ -222,7 +222,7 @@ async def test_a_new_version_takes_up_the_changes(bundles: Path, client: Client,
 def test_many_changes_become_a_version_by_themselves(bundles: Path) -> None:
     """Made in the background, once, and taken up by every process."""
     first = BundleStore(bundles).current()
-    with served(bundles, AISLE_PROCESSES="2", AISLE_FOLD_AFTER="5") as service:
+    with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2", AISLE_FOLD_AFTER="5") as service:
         for number in range(6):
             _put(service, f"n{number}", 5.0)
         until = time.monotonic() + 60
@@ -241,7 +241,7 @@ def _versions(service: Served) -> dict[str, Any]:
 
 def test_processes_share_a_log(bundles: Path) -> None:
     """Whichever keeps a change, each shows it within a second."""
-    with served(bundles, AISLE_PROCESSES="2") as service:
+    with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2") as service:
         for number in range(20):  # a connection each: the kernel deals them out
             _put(service, f"n{number}", 5.0 + number)
         time.sleep(_SEEN_WITHIN_S)
@@ -258,7 +258,7 @@ def test_no_acknowledged_change_is_lost_to_a_kill_of_the_service(bundles: Path, 
     """Killed at some moment while it keeps changes; what it acknowledged is served by the next."""
     acknowledged: dict[str, float] = {}
     for turn in range(kills):
-        with served(bundles, AISLE_PROCESSES="1") as service, httpx.Client() as http:
+        with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="1") as service, httpx.Client() as http:
             for id, price in acknowledged.items():
                 found = http.get(f"{service.address}/v1/products/{id}").raise_for_status()
                 assert found.json()["product"]["price"] == price
@@ -281,7 +281,7 @@ def test_no_answer_shows_a_product_as_it_was_more_than_a_second_ago(bundles: Pat
     that is too low is too old. The control: an answer held back for two seconds would be told."""
     ids = [f"p{number:03}" for number in range(0, 60, 6)]
     kept: dict[str, list[tuple[float, float]]] = {id: [(0.0, 0.0)] for id in ids}
-    with served(bundles, AISLE_PROCESSES="2") as service:
+    with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2") as service:
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(4) as pool:
             readers = [pool.submit(_read_until, service, end, number) for number in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ _CONFIG = schemathesis.Config.from_dict(
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundles: Path) -> Iterator[Served]:
-    """The real service over the tiny bundle, in a process of its own."""
-    with served(tiny_bundles, AISLE_DOCS="1") as running:
+def service(tiny_bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The real service over a copy of the tiny bundle, in a process of its own; what changes versions is open, too."""
+    bundles = tmp_path_factory.mktemp("contract") / "bundles"
+    shutil.copytree(tiny_bundles, bundles)
+    with served(bundles, AISLE_DOCS="1", AISLE_OPEN="1") as running:
         yield running
 
 
@@ -80,10 +83,10 @@ def _leave_time(asked: Any) -> None:
 async def test_the_examples_of_the_document_are_answered(shipped_bundles: Path, client: Client) -> None:
     """Each with 200, by the shipped catalogue."""
     tried = 0
-    async with client(shipped_bundles) as http:
+    async with client(shipped_bundles, open=True) as http:
         for operation in OPERATIONS:
-            if operation.body is None:
-                continue
+            if operation.body is None or operation.path.startswith("/v1/versions/"):
+                continue  # without a body, or it would change the catalogue that all tests share
             path = operation.path.replace("{id}", "B07CXG6C9W")
             response = await http.request(operation.method.upper(), path, json=operation.example)
             assert response.status_code == 200, f"{operation.path}: {json.dumps(operation.example)}\n{response.text}"

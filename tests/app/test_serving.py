@@ -92,6 +92,19 @@ def test_nothing_to_serve_ends_with_one_clear_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_a_file_of_keys_that_is_none_ends_with_one_clear_line(tiny_bundles: Path, tmp_path: Path) -> None:
+    """Missing or garbled, in one process or several: it does not start half locked, and repeats nothing of the file."""
+    (tmp_path / "garbled").write_text("shop search a-key-where-its-digest-belongs\n")
+    for name, processes in (("missing", "1"), ("garbled", "2")):
+        done = _serve(
+            "--bundles", str(tiny_bundles), "--port", "0",
+            AISLE_API_KEYS_FILE=str(tmp_path / name), AISLE_PROCESSES=processes,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "AISLE_API_KEYS_FILE" in done.stderr and "a-key-where" not in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+
+
 def test_an_unknown_setting_refuses_to_start(tiny_bundles: Path) -> None:
     """With the one that may have been meant; wrong usage is exit code 2."""
     done = _serve("--bundles", str(tiny_bundles), AISLE_CACHE_MBS="3")

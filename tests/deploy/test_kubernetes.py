@@ -16,7 +16,7 @@ import yaml
 from app.settings import Settings
 
 BASE = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
-OVERLAYS = ("cpu", "gpu", "redis")
+OVERLAYS = ("cpu", "gpu", "redis", "keys")
 VERSIONS = ("1.29", "1.32", "1.35")
 
 
@@ -52,7 +52,16 @@ def test_every_resource_is_valid(overlay: str, version: str) -> None:
 def violations(pod: dict[str, Any]) -> list[str]:
     """What the restricted Pod Security Standard forbids in a pod template (v1.29; the fields that can be set here)."""
     spec, found = pod["spec"], []
-    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected"}
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
     found += [field for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
     found += [f"volume {v['name']}" for v in spec.get("volumes", []) if not set(v) - {"name"} <= allowed]
     outer = spec.get("securityContext", {})
@@ -122,3 +131,24 @@ def test_selectors_find_the_pods_they_mean(overlay: str) -> None:
     target = one(overlay, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     assert one(overlay, target["kind"], target["name"])
     assert "replicas" not in one(overlay, "Deployment")["spec"]
+
+
+def test_keys_come_from_a_secret_and_metrics_have_a_port_that_needs_none() -> None:
+    """The file that the settings name lies in the mounted folder; scrapers find the port, and may reach it. Without the
+    component there is none of it."""
+    settings = Settings.from_environment(one("keys", "ConfigMap")["data"])
+    assert settings.api_keys_file is not None and not settings.open
+    template = one("keys", "Deployment")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    mount = mounts[str(settings.api_keys_file.parent)]
+    assert mount["readOnly"] and "subPath" not in mount
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+    assert volumes[mount["name"]]["secret"]["secretName"] == "aisle-keys"
+    assert {"name": "metrics", "containerPort": settings.metrics_port, "protocol": "TCP"} in container["ports"]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == str(settings.metrics_port)
+    assert settings.metrics_port in {port["port"] for port in one("keys", "Service", "aisle-pods")["spec"]["ports"]}
+    (rule,) = one("keys", "NetworkPolicy")["spec"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == {"http", "metrics"}
+    plain = Settings.from_environment(one("cpu", "ConfigMap")["data"])
+    assert plain.api_keys_file is None and plain.metrics_port is None

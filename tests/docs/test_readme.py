@@ -30,8 +30,9 @@ def test_the_readme_has_examples_of_every_kind() -> None:
 
 
 async def test_every_request_is_answered(shipped_bundles: Path, client: Client) -> None:
-    """Status 200, hits where the example asks for products, and the shapes that the README shows."""
-    async with client(shipped_bundles) as http:
+    """Status 200, hits where the example asks for products, and the shapes that the README shows; open, as `make run`
+    serves."""
+    async with client(shipped_bundles, open=True) as http:
         for line in _commands("curl"):
             method, url, headers, body = _parsed(line)
             response = await http.request(method, url, headers=headers, content=body)

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import math
 import socket
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,14 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Faults:
-    """What goes wrong. `hold`: queries answered only after a release. `unguarded`: page without its stale guards."""
+    """What goes wrong. `hold`: queries answered only after a release. `unguarded`: page without its stale guards.
+    `key`: what every question must bring."""
 
     hold: list[str] = field(default_factory=list)
     status: int = 0
     degraded: bool = False
     unguarded: bool = False
+    key: str = ""
 
 
 def words(text: str) -> list[str]:
@@ -205,6 +208,15 @@ def add_page(app: FastAPI) -> None:
 
 def add_service(app: FastAPI) -> None:
     """The routes of the service that the page uses."""
+
+    @app.middleware("http")
+    async def door(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        wanted = app.state.faults.key
+        if wanted and request.url.path.startswith("/v1/"):
+            given = request.headers.get("Authorization")
+            if given != f"Bearer {wanted}":
+                return problem(401, "the key is not known here" if given else "this route needs a key")
+        return await answer(request)
 
     @app.get("/v1/collections")
     async def collections() -> Response:

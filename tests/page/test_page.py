@@ -14,8 +14,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from app.api import keyfile
+from tests.app.server import served
+
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "page"
 QUERY = "wireless headphones"
+_DRAWN = ("#start", "#none", "#hits .card", "#refusal", "#outage", "#key-form")
 
 
 class Page:
@@ -27,7 +31,7 @@ class Page:
     def open(self, **params: str) -> None:
         """Open the page with this state in its address and wait until it has drawn a state."""
         self.browser.get(self.url + ("?" + urlencode(params) if params else ""))
-        self.until(lambda: any(self.shows(part) for part in ("#start", "#none", "#hits .card", "#refusal", "#outage")))
+        self.until(lambda: any(self.shows(part) for part in _DRAWN))
 
     def until(self, happens: Callable[[], Any]) -> Any:
         return WebDriverWait(self.browser, 20, poll_frequency=0.05).until(lambda _: happens())
@@ -473,6 +477,82 @@ def test_the_page_loads_nothing_from_elsewhere(stub_page: Page) -> None:
     requested = json.loads(stub_page.browser.execute_script(names))
     assert len(requested) >= 4
     assert all(name.startswith(stub_page.url) for name in requested)
+
+
+@pytest.fixture
+def fresh_page(stub_page: Page) -> Iterator[Page]:
+    """A page whose tab has no key yet, and leaves none."""
+    yield stub_page
+    stub_page.browser.get(stub_page.url)
+    stub_page.browser.execute_script("sessionStorage.clear()")
+    stub_page.complaints()
+
+
+def test_a_key_is_asked_for_only_where_it_is_needed(fresh_page: Page, stub: Any) -> None:
+    """Not before a 401; a wrong one is said to be, the right one brings the answer that was asked for and is kept over
+    a reload of the tab, out of the address and out of the field."""
+    page = fresh_page
+    page.open(q=QUERY)
+    assert page.titles() and not page.shows("#key-form")
+    stub.fault(key="aisle_right")
+    page.open(q=QUERY)
+    page.until(lambda: page.shows("#key-form"))
+    assert page.titles() == [] and page.focused() == "#key"
+    assert page.texts("#key-text") == ["This service answers to those who have a key."]
+    page.keep("key")
+    page.press("two words", Keys.ENTER)
+    page.until(lambda: "no spaces" in page.texts("#key-text")[0])
+    page.press(Keys.CONTROL, "a", Keys.NULL, "aisle_wrong", Keys.ENTER)
+    page.until(lambda: "did not take" in page.texts("#key-text")[0])
+    page.press("  aisle_right ", Keys.ENTER)
+    page.until(lambda: page.titles())
+    assert not page.shows("#key-form") and page.focused() == "#query"
+    assert "aisle_right" not in page.browser.current_url
+    assert page.one("#key").get_property("value") == ""
+    page.type("sofa")
+    page.until(lambda: page.titles() == ["Emerald Oasis Velvet Sofa"])
+    page.browser.refresh()
+    page.until(lambda: page.titles())
+    page.one("#hits .title").click()
+    page.until(lambda: page.shows("dialog .details-body"))
+    assert not page.shows("#key-form")
+
+
+def test_a_key_that_ends_while_searching_is_asked_for_again(fresh_page: Page, stub: Any) -> None:
+    """The answer of the key before goes, the words stay, and the next key brings the answer to them."""
+    page = fresh_page
+    page.open(q=QUERY)
+    stub.fault(key="aisle_new")
+    page.type("sofa")
+    page.until(lambda: page.shows("#key-form"))
+    assert page.titles() == [] and page.one("#query").get_property("value") == "sofa"
+    assert page.one("#key").accessible_name == "API key"
+    for width in (320, 1280):
+        page.resize(width)
+        assert page.overflow() <= 0
+    page.press("aisle_new", Keys.ENTER)
+    page.until(lambda: page.titles() == ["Emerald Oasis Velvet Sofa"])
+
+
+def test_the_page_of_a_service_with_keys_works_once_it_has_one(
+    chromium: Any, tiny_bundles: Path, tmp_path: Path
+) -> None:
+    """The real service: the page loads without a key, asks for one, and searches with it; a key of another scope is
+    said to lack it."""
+    search, write = keyfile.new_key(), keyfile.new_key()
+    lines = [keyfile.line_of(scope, frozenset((scope,)), key) for scope, key in (("search", search), ("write", write))]
+    (tmp_path / "keys").write_text("\n".join(lines))
+    with served(tiny_bundles, AISLE_API_KEYS_FILE=str(tmp_path / "keys")) as service:
+        page = Page(chromium, service.address + "/")
+        page.open(q="steel mug")
+        assert page.shows("#key-form")
+        page.press(write, Keys.ENTER)
+        page.until(lambda: "scope search" in page.texts("#key-text")[0])
+        page.press(search, Keys.ENTER)
+        page.until(lambda: page.titles())
+        blocked = [one for one in page.complaints() if "401" not in one and "403" not in one]
+        assert blocked == []
+        chromium.get("about:blank")
 
 
 @pytest.mark.parametrize("page_server", ["service"], indirect=True)

@@ -2,6 +2,7 @@
 
 import { clearAnswer, shown } from "./answer.js";
 import { $ } from "./dom.js";
+import { askForKey, hideKeyForm } from "./key.js";
 
 const RETRY_MS = [1000, 2000, 4000, 8000, 15_000];
 
@@ -11,7 +12,7 @@ let retry = null;
 
 /** A passing failure keeps what is shown and tries again by itself; a refusal says what was refused. */
 export function failed(error, again) {
-  if (!error.passing) return refused(error);
+  if (!error.passing) return refused(error, again);
   retry = again;
   const delay = Math.max(error.retryAfterMs, RETRY_MS[Math.min(attempts++, RETRY_MS.length - 1)]);
   const kept = shown.hits.length ? " What you see is the last answer." : "";
@@ -20,9 +21,10 @@ export function failed(error, again) {
   countDown(Math.round(delay / 1000));
 }
 
-function refused(error) {
+function refused(error, again) {
   clearFailure();
   clearAnswer(); // an older one would pass for the answer to what was refused
+  if ([401, 403].includes(error.status)) return askForKey(error.message, again);
   $("refusal").textContent = error.message;
   $("refusal").hidden = false;
 }
@@ -50,4 +52,5 @@ export function clearFailure() {
   attempts = 0;
   $("outage").hidden = true;
   $("refusal").hidden = true;
+  hideKeyForm();
 }

@@ -1,5 +1,7 @@
 // The service over HTTP: one way to ask it, one kind of failure.
 
+import { credentials } from "./key.js";
+
 const ANSWER_WITHIN_MS = 10_000;
 
 export class ServiceError extends Error {
@@ -22,9 +24,9 @@ const PASSING_TEXT = {
 /** GET, or POST when there is a body. Returns {data, stages}; throws ServiceError, or AbortError when abandoned. */
 export async function ask(path, { body, signal } = {}) {
   const limit = AbortSignal.timeout(ANSWER_WITHIN_MS);
-  const options = { signal: signal ? AbortSignal.any([signal, limit]) : limit };
-  const headers = { "Content-Type": "application/json" };
-  if (body) Object.assign(options, { method: "POST", headers, body: JSON.stringify(body) });
+  const options = { signal: signal ? AbortSignal.any([signal, limit]) : limit, headers: credentials() };
+  if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
+  if (body) options.headers["Content-Type"] = "application/json";
   try {
     const response = await fetch(path, options);
     if (!response.ok) throw await refusal(response);
