@@ -101,7 +101,7 @@ class Keys:
             _log.error("the file of keys was refused, those before it go on: %s", error.detail)
             return
         metrics.KEY_FILE_READS.labels("read").inc()
-        _log.info("the file of keys was read again: %d keys", len(self._keys))
+        _log.info("the file of keys was read again, keys in it: %d", len(self._keys))
 
 
 def _refused(reason: str, detail: str) -> Unauthorized:

@@ -25,7 +25,7 @@ CANARY = "canary-5f1d0c"
 HOSTILE = "\r\n2027-01-01 00:00:00 ERROR forged\x1b[31m\u2028\x00\u0085\u009b31m\x7f\u202e"
 _STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [a-z._]+ "
 _LINE = re.compile(rf"({_STAMP}[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]+|aisle \S+ serves \S+)\n")
-_OURS = re.compile(r"Traceback|File \"|\.py\b|site-packages|line \d+, in|/root/|/home/|/tmp/|/work/")
+_OURS = re.compile(rf"Traceback|File \"|\.py\b|site-packages|line \d+, in|/home/|/tmp/|{re.escape(str(ROOT))}")
 
 
 @pytest.fixture(scope="module")
