@@ -117,17 +117,21 @@ class _Server(uvicorn.Server):
         self._service = service
         self._drain_s = drain_s
         self._alone = alone
+        self._told = False  # to stop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not uvicorn's own: that raises the signal again at the end, and a stop in good order would exit with 143.
-        if self._service.draining:
+        # And nothing that takes a lock, such as a metric: the loop may have been interrupted while it held it.
+        if self._told:
             self.force_exit = self.should_exit
             self.should_exit = True
             return
-        self._service.drain()
+        self._told = True
         asyncio.get_event_loop().call_soon_threadsafe(self.drain_and_stop)
 
     def drain_and_stop(self) -> None:
+        """Not ready from now on; the end comes later."""
+        self._told = True
         self._service.drain()
         asyncio.get_running_loop().call_later(self._drain_s, self._stop)
 

@@ -79,6 +79,7 @@ class _Member:
     started: float = field(default_factory=monotonic)
     heard: float = field(default_factory=monotonic)
     loaded: bool = False
+    told: bool = False  # to listen: from then on it gives signs of life
 
 
 class _Supervisor:
@@ -181,7 +182,7 @@ class _Supervisor:
     def _look_after(self) -> None:
         now = monotonic()
         for member in self._members:
-            if member.loaded and now - member.heard > _SILENT_S:
+            if member.told and now - member.heard > _SILENT_S:
                 _log.error("process %d has been silent for %.0f s and is killed", member.process.pid, _SILENT_S)
                 member.heard = now
                 member.process.kill()
@@ -200,6 +201,7 @@ class _Supervisor:
 def _tell(member: _Member) -> None:
     with contextlib.suppress(OSError):  # it has just ended, and will be buried
         member.channel.send(LISTEN)
+        member.told, member.heard = True, monotonic()
 
 
 def _has_gpu() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -55,6 +56,7 @@ def main() -> None:
     port = sockets[0].getsockname()[1]
     command = [sys.executable, "-m", "tests.bench.bare_app", "--bytes", str(arguments.bytes), "--port", str(port)]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(arguments.processes - 1)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again at the end, past what follows
     try:
         for other in others:
             assert other.stdout is not None
