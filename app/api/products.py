@@ -50,15 +50,17 @@ async def put(request: Request) -> Response:
 
 async def patch(request: Request) -> Response:
     """New values of some fields of a product; null takes one away."""
+    id = _changed(request)
     params = read_params(ProductParams, request.scope, {"collection": text})
     fields = read_json(Fields, await read_body(request), content_type(request)).root
-    return Bytes(orjson.dumps(await service_of(request).patch(_changed(request), fields, collection=params.collection)))
+    return Bytes(orjson.dumps(await service_of(request).patch(id, fields, collection=params.collection)))
 
 
 async def delete(request: Request) -> Response:
     """A product is gone."""
+    id = _changed(request)
     params = read_params(ProductParams, request.scope, {"collection": text})
-    return Bytes(orjson.dumps(await service_of(request).delete(_changed(request), collection=params.collection)))
+    return Bytes(orjson.dumps(await service_of(request).delete(id, collection=params.collection)))
 
 
 async def similar(request: Request) -> Response:
