@@ -109,7 +109,8 @@ def test_generated_requests_need_a_key_where_keys_are_asked_for(case: schemathes
     drawn = _KEYED_DOCUMENT["paths"][case.path].get(case.method.lower())
     if drawn is None:  # a method that the path does not have is 405, whoever asks
         return
-    takes_one = "security" in drawn
+    # No route takes a line break in an id: such a path is 404, whoever asks.
+    takes_one = "security" in drawn and "%0A" not in str(case.path_parameters)
     for headers in ({}, {"Authorization": "Bearer another"}, {"X-API-Key": "another"}):
         assert (case.call(headers=headers).status_code == 401) == takes_one
 
