@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 import pytest
 
 from tests.app.server import Served, served
@@ -25,6 +26,7 @@ from tests.promises.versions import Pair
 
 DEADLINE_MS = 250.0
 _GRACE_MS = 20.0
+_STARVED_MS = 500.0  # what a busy machine may add where only what can be counted is held to a bar
 _WORKERS = 2
 
 
@@ -121,10 +123,13 @@ def test_overload_is_shed_and_work_is_not(pair: Pair, promise: Promise, size: Si
         )
         found.control = f"{len(rejected):,} of {len(answers):,} rejected"
         found.metric = f"aisle_refused_total +{moved:.0f}"
-        assert not others, {answer.problem for answer in answers if answer.status not in (200, 429)}
+        unanswered = [answer for answer in answers if answer.status not in (200, 429, 504)]
+        assert not unanswered, {answer.problem for answer in unanswered}
+        assert max(answer.done - answer.sent for answer in answers) * 1e3 <= DEADLINE_MS + _STARVED_MS
         assert size.timed or all(int(answer.headers.get("retry-after", 0)) >= 1 for answer in rejected)
         assert moved == len(rejected) > len(answers) / 4, "it was no overload"
         if size.timed:
+            assert not others, "accepted, and then not answered in time"
             assert reached >= size.least
             assert p99_ms(answers) <= DEADLINE_MS + _GRACE_MS
             assert told_ms <= 5
@@ -205,12 +210,13 @@ def test_deadlines_are_kept_and_no_work_begins_after_them(
             load.until(lambda: len(load.answers) >= count, patience_s=120)
         over = [answer.ms - limits[answer.number % count] for answer in load.answers]
         late = sum(ms > 20 for ms in over)
+        by_own_clock = sum(_took_ms(answer) > limits[answer.number % count] + 20 for answer in load.answers)
         begun = metric(service.address, "aisle_work_after_expiry_total")
         degraded = metric(service.address, "aisle_degraded_total")
         statuses = sorted({answer.status for answer in load.answers})
         found.figure = (
             f"{len(over):,} answered ({statuses}), {late} late by more than 20 ms, the latest by {max(over):.0f} ms; "
-            f"{begun:.0f} begun too late"
+            f"{by_own_clock} late by the service's own clock, {begun:.0f} begun too late"
         )
         found.control = f"{sum(limit < 40 for limit in limits)} had less than 40 ms"
         found.metric = f"aisle_degraded_total {degraded:.0f}"
@@ -219,6 +225,11 @@ def test_deadlines_are_kept_and_no_work_begins_after_them(
         assert begun == 0
         if timed:
             assert late == 0
+
+
+def _took_ms(answer: Answer) -> float:
+    """What the service says that it took, which leaves out whatever kept the client or the machine."""
+    return float(orjson.loads(answer.body)["took_ms"]) if answer.status == 200 else 0.0
 
 
 def _request(host: str, number: int, deadline_ms: float) -> bytes:
