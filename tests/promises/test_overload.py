@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 import pytest
 
 from tests.app.server import Served, served
+from tests.bench.open_loop import Plan, constant, offer_apart
 from tests.promises.conftest import Promise
 from tests.promises.forms import forms
 from tests.promises.load import Answer, Load, p99_ms, searches
@@ -24,14 +26,15 @@ from tests.promises.versions import Pair
 
 DEADLINE_MS = 250.0
 _GRACE_MS = 20.0
+_STARVED_MS = 500.0  # what a busy machine may add where only what can be counted is held to a bar
 _WORKERS = 2
 
 
 @contextmanager
 def slow_service(pair: Pair, *arguments: str, **environment: str) -> Iterator[Served]:
-    """One process with two workers, `--words-ms` or `--encoder-ms` as told."""
+    """One process with two workers and no cache, `--words-ms` or `--encoder-ms` as told."""
     command = ["tests.promises.staged_app", "--bundles", str(pair.root), *arguments]
-    with served(pair.root, command=command, AISLE_WORKERS=str(_WORKERS), **environment) as service:
+    with served(pair.root, command=command, AISLE_WORKERS=str(_WORKERS), AISLE_CACHE_MB="0", **environment) as service:
         yield service
 
 
@@ -42,6 +45,23 @@ def offered(
     with Load(service.address, rate, body=_within(deadline_ms), retries=retries) as load:
         time.sleep(seconds)
     return load.answers
+
+
+def timed(service: Served, rate: float, seconds: float) -> list[Answer]:
+    """The same by the generator that costs least, in a process of its own; it keeps no headers."""
+    parts = urlsplit(service.address)
+    due = constant(rate, seconds)
+    requests = [_request(parts.netloc, number, DEADLINE_MS) for number in range(len(due))]
+    probe = f"GET /livez HTTP/1.1\r\nhost: {parts.netloc}\r\n\r\n".encode()
+    outcome = offer_apart(Plan(parts.hostname or "", parts.port or 0, requests, due, probe))
+    if outcome.late:
+        print(f"the generator was late by {outcome.lag_p99_ms:.0f} ms at {rate:.0f}/s")
+    return [
+        Answer(number, at, at + lag / 1e6, at + latency / 1e6, int(status))
+        for number, (at, lag, latency, status) in enumerate(
+            zip(due, outcome.lag_us, outcome.latency_us, outcome.status, strict=True)
+        )
+    ]
 
 
 def goodput(answers: Sequence[Answer], seconds: float) -> float:
@@ -74,17 +94,20 @@ class Size:
 )
 def test_overload_is_shed_and_work_is_not(pair: Pair, promise: Promise, size: Size) -> None:
     """Whoever is accepted is answered in time, whoever is not is told at once, and nobody hears nothing."""
-    bar = f"{size.load:g} C for {size.seconds:g} s: every rejection 429 with Retry-After, none without an answer"
-    if size.timed:
+    bar = f"{size.load:g} C for {size.seconds:g} s: every rejection 429, none without an answer"
+    if not size.timed:
+        bar += "; Retry-After on each"
+    else:
         bar += f"; goodput ≥ {size.least:.0%} of C, p99 in time, rejections ≤ 5 ms, RSS + ≤ 50 MB, calm ≤ 5 s after"
     with promise("B1", bar) as found, slow_service(pair, "--words-ms", "10") as service:
         offered(service, 100, 1)  # warms up
-        peak = max(goodput(offered(service, rate, size.probe_s), size.probe_s) for rate in (150, 180, 210))
-        calm = offered(service, peak / 2, size.probe_s)
+        offer = timed if size.timed else offered
+        peak = max(goodput(offer(service, rate, size.probe_s), size.probe_s) for rate in (150, 180, 210))
+        calm = offer(service, peak / 2, size.probe_s)
         memory, before = rss_mb(service), metric(service.address, "aisle_refused_total")
-        answers = offered(service, size.load * peak, size.seconds)
+        answers = offer(service, size.load * peak, size.seconds)
         grown = rss_mb(service) - memory
-        after = offered(service, peak / 2, 5 + size.probe_s if size.timed else 1)
+        after = offer(service, peak / 2, 5 + size.probe_s if size.timed else 1)
         accepted = [answer for answer in answers if answer.status == 200]
         rejected = [answer for answer in answers if answer.status == 429]
         late = [answer for answer in accepted if answer.ms > DEADLINE_MS + _GRACE_MS]
@@ -100,10 +123,13 @@ def test_overload_is_shed_and_work_is_not(pair: Pair, promise: Promise, size: Si
         )
         found.control = f"{len(rejected):,} of {len(answers):,} rejected"
         found.metric = f"aisle_refused_total +{moved:.0f}"
-        assert not others, {answer.problem for answer in answers if answer.status not in (200, 429)}
-        assert all(int(answer.headers.get("retry-after", 0)) >= 1 for answer in rejected)
+        unanswered = [answer for answer in answers if answer.status not in (200, 429, 504)]
+        assert not unanswered, {answer.problem for answer in unanswered}
+        assert max(answer.done - answer.sent for answer in answers) * 1e3 <= DEADLINE_MS + _STARVED_MS
+        assert size.timed or all(int(answer.headers.get("retry-after", 0)) >= 1 for answer in rejected)
         assert moved == len(rejected) > len(answers) / 4, "it was no overload"
         if size.timed:
+            assert not others, "accepted, and then not answered in time"
             assert reached >= size.least
             assert p99_ms(answers) <= DEADLINE_MS + _GRACE_MS
             assert told_ms <= 5
@@ -184,12 +210,13 @@ def test_deadlines_are_kept_and_no_work_begins_after_them(
             load.until(lambda: len(load.answers) >= count, patience_s=120)
         over = [answer.ms - limits[answer.number % count] for answer in load.answers]
         late = sum(ms > 20 for ms in over)
+        by_own_clock = sum(_took_ms(answer) > limits[answer.number % count] + 20 for answer in load.answers)
         begun = metric(service.address, "aisle_work_after_expiry_total")
         degraded = metric(service.address, "aisle_degraded_total")
         statuses = sorted({answer.status for answer in load.answers})
         found.figure = (
             f"{len(over):,} answered ({statuses}), {late} late by more than 20 ms, the latest by {max(over):.0f} ms; "
-            f"{begun:.0f} begun too late"
+            f"{by_own_clock} late by the service's own clock, {begun:.0f} begun too late"
         )
         found.control = f"{sum(limit < 40 for limit in limits)} had less than 40 ms"
         found.metric = f"aisle_degraded_total {degraded:.0f}"
@@ -200,15 +227,22 @@ def test_deadlines_are_kept_and_no_work_begins_after_them(
             assert late == 0
 
 
+def _took_ms(answer: Answer) -> float:
+    """What the service says that it took, which leaves out whatever kept the client or the machine."""
+    return float(orjson.loads(answer.body)["took_ms"]) if answer.status == 200 else 0.0
+
+
+def _request(host: str, number: int, deadline_ms: float) -> bytes:
+    raw = json.dumps({**searches(number), "timeout_ms": deadline_ms}).encode()
+    head = f"POST /v1/search HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
+
+
 def _asking(address: str, number: int) -> socket.socket:
     """A connection with a search under way."""
     parts = urlsplit(address)
-    raw = json.dumps({**searches(number), "timeout_ms": 60_000}).encode()
     one = socket.create_connection((parts.hostname or "", parts.port or 0))
-    head = (
-        f"POST /v1/search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n"
-    )
-    one.sendall(head.encode() + raw)
+    one.sendall(_request(parts.netloc, number, 60_000))
     return one
 
 

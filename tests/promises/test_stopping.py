@@ -92,7 +92,7 @@ def _longest_s(one: Stop) -> float:
 
 @dataclass(frozen=True)
 class Size:
-    """`rate` 0: half of what the farm can do."""
+    """`rate` 0: half of what one replica can do, which is all that is left for a while."""
 
     times: int
     requests: int
@@ -101,7 +101,7 @@ class Size:
 
 def _under_load(running: Farm, size: Size, happen: list[float], draw: random.Random, kind: str) -> list[Answer]:
     """Let it happen to the replicas in turn, then go on until there were requests enough."""
-    rate = size.rate or capacity(running.address) / 2
+    rate = size.rate or capacity(running.address) / 4
     with Load(running.address, rate) as load:
         time.sleep(0.5)
         for number in range(size.times):

@@ -72,10 +72,10 @@ def _round(service: Served, pair: Pair, watch: Watch, size: Size, rate: float) -
 
 @pytest.mark.parametrize("size", forms(Size(8, 1, 150, 0.5), Size(100, 5, 0, 6.0)))
 def test_no_answer_fails_or_mixes_versions_while_they_are_swapped(pair: Pair, promise: Promise, size: Size) -> None:
-    """Two versions with disjoint ids take turns in two processes."""
+    """Two versions with disjoint ids take turns in two processes, whose caches are soon full and grow no further."""
     with (
         promise("D1", f"{size.swaps} swaps: 0 failed, 0 mixed, memory back within 5 %") as found,
-        served(pair.root, AISLE_PROCESSES=str(PROCESSES), AISLE_PROVIDER="cpu") as service,
+        served(pair.root, AISLE_PROCESSES=str(PROCESSES), AISLE_PROVIDER="cpu", AISLE_CACHE_MB="2") as service,
     ):
         watch = Watch(pair)
         rate = size.rate or capacity(service.address) / 2
