@@ -92,7 +92,7 @@ def _leave_time(asked: Any) -> None:
     if not isinstance(asked, dict):
         return
     given = str(asked.get("timeout_ms", ""))
-    if given.replace(".", "", 1).isdigit() and 1 <= float(given) <= 60_000:
+    if given.isascii() and given.replace(".", "", 1).isdigit() and 1 <= float(given) <= 60_000:
         asked["timeout_ms"] = 60_000 if not isinstance(asked["timeout_ms"], str) else "60000"
 
 
