@@ -7,7 +7,8 @@ one line. The kernel deals connections out (SO_REUSEPORT). A member that ends, o
 long, is replaced; members whose supervisor is gone stop. Each loads, caches, queues and follows CURRENT by itself;
 counters lie in files that any of them can sum up (app/metrics.py).
 
-They talk over a socket pair. To the member: its settings, "listen". From it: "loaded", then "." once a second.
+They talk over a socket pair. To the member: its settings, "listen". From it: "loaded", then, once it listens, "." every
+second.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Member:
     started: float = field(default_factory=monotonic)
     heard: float = field(default_factory=monotonic)
     loaded: bool = False
-    told: bool = False  # to listen: from then on it gives signs of life
+    listens: bool = False
 
 
 class _Supervisor:
@@ -90,7 +91,7 @@ class _Supervisor:
         self._members: list[_Member] = []
         self._due: list[float] = []  # when a member that ended is to be replaced
         self._delay = _AGAIN_S[0]
-        self._open = False
+        self._open = self._announced = False
         self._stopping = False
         self._failed = False
         self._selector = selectors.DefaultSelector()
@@ -147,6 +148,9 @@ class _Supervisor:
             if not member.loaded:
                 member.loaded = True
                 self._greet(member)
+            elif not member.listens:
+                member.listens = True
+                self._announce()
 
     def _greet(self, member: _Member) -> None:
         if self._open:
@@ -158,8 +162,13 @@ class _Supervisor:
                 for one in self._members:
                     _tell(one)
                 self._open = True
-                host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-                print(f"aisle {__version__} serves http://{host}:{self._settings.port}", flush=True)
+
+    def _announce(self) -> None:
+        """Once, when all of them can be reached."""
+        if not self._announced and all(one.listens for one in self._members):
+            self._announced = True
+            host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+            print(f"aisle {__version__} serves http://{host}:{self._settings.port}", flush=True)
 
     def _bury(self, member: _Member) -> None:
         self._selector.unregister(member.channel)
@@ -182,7 +191,8 @@ class _Supervisor:
     def _look_after(self) -> None:
         now = monotonic()
         for member in self._members:
-            if member.told and now - member.heard > _SILENT_S:
+            # From its first sign of life on: before, it waits in silence for the others, which may load for minutes.
+            if member.listens and now - member.heard > _SILENT_S:
                 _log.error("process %d has been silent for %.0f s and is killed", member.process.pid, _SILENT_S)
                 member.heard = now
                 member.process.kill()
@@ -201,7 +211,6 @@ class _Supervisor:
 def _tell(member: _Member) -> None:
     with contextlib.suppress(OSError):  # it has just ended, and will be buried
         member.channel.send(LISTEN)
-        member.told, member.heard = True, monotonic()
 
 
 def _has_gpu() -> bool:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.api.ndjson import STALLED
 from app.api.schemas import NDJSON
+from app.metrics import REQUESTS
 
 
 class TimedHttpProtocol(HttpToolsProtocol):
@@ -180,6 +181,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         """A problem document for a request that never became one."""
         if self._lingering:  # it has been refused already
             return
+        REQUESTS.labels("unmatched", "other", str(status)).inc()
         title = {400: "Malformed request", 408: "Request timeout", 431: "Request head too large"}[status]
         kind = "urn:aisle:problem:" + title.lower().replace(" ", "-")
         body = orjson.dumps(

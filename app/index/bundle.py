@@ -12,7 +12,7 @@
     │   ├── dense.faiss embeddings.npy hashes.npy    what is searched; what the next build may reuse
     │   ├── dense.codes.npy      stored vectors, where dense.faiss holds only what chooses among them
     │   ├── lexical.* catalog.*
-    │   ├── golden.json       queries and their expected answers, re-run at every start
+    │   ├── golden.json       queries and their expected answers, re-run at every start and every minute
     │   └── gate.*.tsv        judgements that this version and its successors are gated on, where there are any
     └── collections/NAME/     the same again for every collection but "default"
 
