@@ -25,8 +25,8 @@ from torch.nn import functional
 
 from app.errors import AisleError, NotFound
 from app.index.bundle import BundleStore
-from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, load
 from app.types import Floats, SearchRequest
 from models.relevance import (
     Comparison,

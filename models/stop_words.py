@@ -18,8 +18,8 @@ from pathlib import Path
 from app.index.bundle import DEFAULT_COLLECTION, BundleStore
 from app.index.lexical import LexicalIndex
 from app.index.product_text import lexical_texts
-from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, load
 from app.types import Product, SearchRequest
 from models.relevance import Gain, Qrels, Queries, Run, Table, compare_all, comparison_table, evaluate
 from models.variant import variant

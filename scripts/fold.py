@@ -13,9 +13,9 @@ from typing import Any
 from app.errors import BadInput, NotFound
 from app.index.bundle import BundleStore, read_manifest
 from app.index.changes import ChangeLog
-from app.search.collections import Encoders, load
 from app.search.live import LiveVersion, built_from
 from app.search.static import TABLE as STATIC
+from app.search.versions import Encoders, load
 from models import gate
 from models.smooth import NEIGHBOURS
 from scripts import build

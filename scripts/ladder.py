@@ -18,7 +18,7 @@ import numpy as np
 from app.errors import BadInput
 from app.index.arrays import load_array
 from app.index.bundle import EMBEDDINGS
-from app.search.collections import Encoders, load
+from app.search.versions import Encoders, load
 from app.types import Floats
 from models.ladder import DENSE_FULL, DENSE_OWN, FULL, TIERS, Latency, ablations, fixed_blends, latencies, tiers
 from models.relevance import Evaluation, Gain, Queries, Run, Table, compare_all, comparison_table, evaluate

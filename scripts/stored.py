@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.errors import NotFound
 from app.index.bundle import BundleStore
-from app.search.collections import Encoders, Served, load
+from app.search.versions import Encoders, Served, load
 
 
 def add_bundle_arguments(parser: argparse.ArgumentParser, *, version: bool = True) -> None:

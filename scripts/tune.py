@@ -14,9 +14,9 @@ from typing import Any
 from app import __version__
 from app.errors import BadInput, NotFound
 from app.index.bundle import BundleStore, read_manifest
-from app.search.collections import Encoders, load
 from app.search.golden import GOLDEN, golden_answers
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, load
 from models.gate import Judgements
 from models.out_of_fold import FOLDS
 from models.relevance import Gain, Qrels, Queries, comparison_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from app.search.collections import Encoders, load
+from app.search.versions import Encoders, load
 from scripts.output import Output
 from scripts.stored import add_bundle_arguments, store_of, version_of
 

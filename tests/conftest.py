@@ -13,8 +13,8 @@ import pytest
 
 from app.index.bundle import BundleStore
 from app.main import create_app
-from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, load
 from app.settings import Settings
 from scripts.cli import main as aisle
 from tests import tiny

@@ -28,7 +28,7 @@ from app.search.embed import Encoder
 from app.types import Floats, Product
 
 if TYPE_CHECKING:
-    from app.search.collections import Served
+    from app.search.versions import Served
 
 TEXTS_AT_ONCE = 16
 """New texts in one step: each takes the encoder milliseconds, while prices and stocks of others wait."""

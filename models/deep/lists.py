@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from app.index.bundle import BundleStore
 from app.index.product_text import dense_texts
-from app.search.collections import Encoders, load
+from app.search.versions import Encoders, load
 from app.types import Product, SearchRequest
 from models.relevance import Qrels, Queries
 

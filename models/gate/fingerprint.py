@@ -13,10 +13,10 @@ from app.errors import AisleError, CorruptPart
 from app.index.bundle import EMBEDDINGS, HASHES
 from app.index.product_text import dense_texts, lexical_texts, text_hash
 from app.index.schema import Schema
-from app.search.collections import warm
 from app.search.embed import Encoder
 from app.search.probes import Probes, cosines
 from app.search.searcher import Searcher
+from app.search.versions import warm
 from app.types import Floats, Product
 from models.encode import product_vectors
 from models.gate.limits import Limits

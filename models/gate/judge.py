@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from app.errors import AisleError, BundleError, CorruptPart, NotFound
 from app.index.bundle import BundleStore, Manifest, read_manifest
-from app.search.collections import Encoders, Served, open_folder
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, Served, open_folder
 from models.gate import fingerprint, inputs, recall, relevance
 from models.gate.judgements import Judgements
 from models.gate.limits import Limits

@@ -18,8 +18,8 @@ import numpy as np
 from app.index.bundle import BundleStore
 from app.runtime.batcher import Batcher
 from app.runtime.deadline import after_ms
-from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, load
 from tests.bench.bench_search import ROOT, texts
 
 SIZES = (1, 2, 4, 8, 16, 32)

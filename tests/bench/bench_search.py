@@ -19,9 +19,9 @@ from time import perf_counter
 import numpy as np
 
 from app.index.bundle import BundleStore
-from app.search.collections import Encoders, load
 from app.search.searcher import Searcher
 from app.search.static import blended
+from app.search.versions import Encoders, load
 from models.relevance import Queries
 from tests.bench.wire import Client, server
 

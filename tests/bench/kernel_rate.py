@@ -22,12 +22,12 @@ import numpy as np
 
 from app.index.bundle import BundleStore
 from app.runtime.cores import usable_cores
-from app.search.collections import Encoders, load
 from app.search.fuse import choose
 from app.search.rerank import Profile
 from app.search.retrieve import DenseHits
 from app.search.searcher import Searcher
 from app.search.static import blended
+from app.search.versions import Encoders, load
 from app.types import Floats, SearchRequest
 from tests.bench.queries import distinct_texts
 

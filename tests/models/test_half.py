@@ -10,10 +10,10 @@ import pytest
 
 from app.errors import CorruptPart
 from app.runtime.onnx import OnnxEncoder
-from app.search.collections import Encoders
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, Encoder
 from app.search.probes import Probes, cosines
 from app.search.searcher import Searcher
+from app.search.versions import Encoders
 from models.half import NotInt8, float_graph, with_half
 from models.parity import PROBE_TEXTS, SAMPLE, compare, encode_each, encode_padded, onnx_encoder, token_ids
 from scripts.build import DEFAULT_ENCODER

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from app.search.collections import Encoders, load
+from app.search.versions import Encoders, load
 from tests.promises.conftest import Promise
 from tests.promises.forms import forms
 from tests.promises.publisher import Job, Publisher, publisher

@@ -11,9 +11,9 @@ import pytest
 
 from app.index.bundle import BundleStore
 from app.index.changes import ChangeLog, Edit
-from app.search.collections import Encoders, load
 from app.search.live import LiveVersion
 from app.search.searcher import Searcher
+from app.search.versions import Encoders, load
 from app.types import SearchRequest
 from scripts.cli import main as aisle
 from tests import tiny

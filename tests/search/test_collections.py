@@ -20,7 +20,8 @@ from app.index import bundle
 from app.index.bundle import BundleStore
 from app.index.catalog import Catalog
 from app.search import collections
-from app.search.collections import Collections, Encoders, Served, load
+from app.search.collections import Collections
+from app.search.versions import Encoders, Served, load
 from tests import tiny
 
 

@@ -17,9 +17,9 @@ import pytest
 from app.errors import CorruptPart
 from app.index.bundle import BundleStore
 from app.index.dense import FaissIndex
-from app.search.collections import Encoders, load
 from app.search.embed import Encoder
 from app.search.features import NAMES
+from app.search.versions import Encoders, load
 from scripts.cli import main as aisle
 from tests import tiny
 

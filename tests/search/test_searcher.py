@@ -240,7 +240,7 @@ def test_a_bundle_made_of_parts_that_do_not_fit_is_refused(tiny_bundles: Path) -
     """Golden answers that nobody can find again are a reason to refuse (control: the same bundle opens)."""
     from app.errors import CorruptPart
     from app.index.bundle import BundleStore
-    from app.search.collections import Encoders, load, warm
+    from app.search.versions import Encoders, load, warm
 
     store = BundleStore(tiny_bundles)
     served = load(store, store.current() or "", Encoders("cpu"))
