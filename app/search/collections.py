@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from app import metrics
 from app.errors import (
@@ -220,6 +221,9 @@ class Collections:
         store = self.store(name)
         built = load(store, version, self._encoders)
         searcher = built.searcher
+        before = self._served.get(name)
+        if _alike(before, built):
+            searcher.costs.no_dearer_than(before.searcher.costs)
         searcher.encoder.watch.patience_s = searcher.scoring.patience_s = patience_s(searcher.costs.ms("default"))
         live = LiveVersion(built, store.path(version), self._log(name))
         while live.listen():
@@ -242,6 +246,14 @@ class Collections:
     def _swap(self, name: str, served: Served) -> None:
         self._served = {**self._served, name: served}
         metrics.BUNDLE.labels(name).set(served.searcher.catalog.products)
+
+
+def _alike(before: Served | None, after: Served) -> TypeGuard[Served]:
+    """Whether a search of one costs about what one of the other does."""
+    if before is None or before.searcher.encoder is not after.searcher.encoder:
+        return False
+    sizes = sorted((before.searcher.catalog.products, after.searcher.catalog.products))
+    return sizes[1] <= 2 * sizes[0]
 
 
 def _publish_earlier(store: bundle.BundleStore) -> str:

@@ -48,6 +48,11 @@ class _Cost:
         self._deviation = self._base_deviation = ordered[len(ordered) // 2] - self._mean
         self._renewed = at
 
+    def no_dearer_than(self, other: _Cost) -> None:
+        if other._base < self._base:
+            self._base, self._base_deviation = other._base, other._base_deviation
+            self._mean, self._deviation = other._base, other._base_deviation
+
     def seen(self, ms: float, at: float) -> None:
         self._mean, self._deviation = self._aged(at)
         off = ms - self._mean
@@ -88,6 +93,13 @@ class Costs:
     def seen(self, tier: str, ms: float) -> None:
         """What one search took."""
         self._tiers.setdefault(tier, _Cost()).seen(ms, self._clock())
+
+    def no_dearer_than(self, before: Costs) -> None:
+        """Begin no dearer than the costs of a version like this one, which were measured when the machine was idle, or
+        learnt: this one's were measured beside searches."""
+        for tier, cost in before._tiers.items():
+            if tier in self._tiers:
+                self._tiers[tier].no_dearer_than(cost)
 
     def ms(self, tier: str) -> float:
         """What the next one is expected to take, on the careful side; 0 where nothing is known yet."""
