@@ -33,6 +33,9 @@ from app.search.service import SearchService
 from app.settings import Settings
 
 _log = logging.getLogger("aisle")
+# A worker lets go of the interpreter some fifteen times a search. While the loop is busy it gets it back only when this
+# is over: at Python's own 5 ms the p99 of 560 searches a second was 32 and 163 ms, now 18 and 23.
+_SWITCH_S = 0.0005
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -178,6 +181,7 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         _spare_the_loaded()
+        sys.setswitchinterval(_SWITCH_S)
         if membership is None:
             if settings.metrics_port is not None:
                 await stack.enter_async_context(_metrics_beside(settings))

@@ -113,7 +113,7 @@ class Source:
 
     schema: Schema
     info: CatalogueInfo
-    report: ReadReport
+    report: Callable[[], ReadReport]  # of the latest pass over the products
     products: Callable[[], Iterable[Product]]
     inputs: Mapping[str, Any]
     synonyms: Synonyms
@@ -154,7 +154,7 @@ def _build(arguments: argparse.Namespace, output: Output) -> int:
     source = Source(
         schema=reader.schema,
         info=reader.info,
-        report=reader.report,
+        report=lambda: reader.report,
         products=reader.products,
         inputs=inputs,
         synonyms=read_synonyms(arguments.synonyms) if arguments.synonyms else NO_SYNONYMS,
@@ -177,7 +177,7 @@ def make_version(
             products.append(product)
             tick(1)
     products.sort(key=lambda product: product.id)
-    schema, report = source.schema, source.report
+    schema, report = source.schema, source.report()
     output.say(
         f"{len(products):,} products read"
         + (f", {sum(report.refused.values()):,} rows refused" if report.refused else "")

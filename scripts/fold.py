@@ -66,7 +66,7 @@ def _fold(arguments: argparse.Namespace, store: BundleStore, version: str, log: 
     source = build.Source(
         schema=catalog.schema,
         info=served.info,
-        report=ReadReport(),
+        report=ReadReport,
         products=live.products,
         inputs=served.content["inputs"],
         synonyms=served.searcher.words.synonyms,

@@ -200,7 +200,7 @@ class VectorMaker:
         self._embeddings = self._hashes = None
         if (folder / EMBEDDINGS).exists() and (folder / HASHES).exists():
             self._embeddings = load_array(folder / EMBEDDINGS, np.float16, len(catalog), encoder.dimension)
-            self._hashes = np.load(folder / HASHES, mmap_mode="r", allow_pickle=False)
+            self._hashes = load_array(folder / HASHES, "V16", len(catalog))
 
     def vector(self, id: str, texts: tuple[str, str], digest: str) -> Halves:
         """float16 bits [dimension]. Raises EncoderUnavailable."""

@@ -41,6 +41,7 @@ BASE = ROOT / "build" / "base"
 ESCI = ROOT / "data" / "esci"
 PACKAGES = ("torch==2.13.*", "sentence-transformers>=5", "txtai[api]>=9", "faiss-cpu>=1.15.1", "fastapi", "uvicorn")
 _CLIENTS, _QUERIES, _K = 16, 300, 10
+_START_S = 1800.0  # embedding the products for the first time
 Figures = dict[str, Any]
 
 
@@ -84,17 +85,20 @@ def running(command: list[str], port: int, more: dict[str, str]) -> Iterator[str
     """A peer's server, from when it listens; stopped by its process."""
     process = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1", **more}, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(3000):
-            if process.poll() is not None:
-                raise RuntimeError(f"{command[1]} ended with exit code {process.returncode}")
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        until = time.monotonic() + _START_S
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{command[1]} does not listen, exit code {process.poll()}")
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:

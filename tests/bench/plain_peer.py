@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -29,7 +30,10 @@ def create(checkpoint: str, products: Path) -> FastAPI:
     """Embed the products' texts, index them, answer searches."""
     model = SentenceTransformer(checkpoint, device="cpu")
     rows = [json.loads(line) for line in products.read_text("utf-8").splitlines()]
-    vectors = model.encode([row["text"] for row in rows], normalize_embeddings=True, batch_size=64)
+    kept = products.with_suffix(".vectors.npy")  # made once: it takes minutes
+    if not kept.exists():
+        np.save(kept, model.encode([row["text"] for row in rows], normalize_embeddings=True, batch_size=64))
+    vectors = np.load(kept)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     app = FastAPI()

@@ -82,12 +82,13 @@ class Farm:
 @contextmanager
 def farm(bundles: Path, folder: Path, **environment: str) -> Iterator[Farm]:
     """Everything started and up; everything ended by its own process."""
-    if shutil.which("haproxy") is None:
+    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
         pytest.skip("needs haproxy")
     front, one, two, stats = _free_ports(4)
     (folder / "stats.cfg").write_text(_STATS.format(port=stats))
     own = {"AISLE_LISTEN": f"127.0.0.1:{front}", "AISLE_ONE": f"127.0.0.1:{one}", "AISLE_TWO": f"127.0.0.1:{two}"}
-    command = ["haproxy", "-db", "-f", str(ROOT / "deploy" / "haproxy.cfg"), "-f", str(folder / "stats.cfg")]
+    command = [program, "-db", "-f", str(ROOT / "deploy" / "haproxy.cfg"), "-f", str(folder / "stats.cfg")]
     given = {"AISLE_PROVIDER": "cpu", "AISLE_PROCESSES": "1"} | environment
     running = Farm(bundles, f"http://127.0.0.1:{front}", (one, two), given, f"http://127.0.0.1:{stats}/stats")
     with (folder / "haproxy.log").open("w") as log:
