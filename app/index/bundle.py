@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import BundleError, CorruptPart, NotFound
+from app.index.files import fsync
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -168,14 +169,14 @@ class BundleStore:
         (folder / MANIFEST).write_bytes(raw)
         for name in [*names, MANIFEST]:
             (folder / name).chmod(0o644)
-            _fsync(folder / name)
+            fsync(folder / name)
         folder.chmod(0o755)
-        _fsync(folder)
+        fsync(folder)
         version = f"{created:%Y%m%d}-{hashlib.sha256(raw).hexdigest()[:8]}"
         target = self.folder / version
         if not target.exists():
             folder.rename(target)
-            _fsync(self.folder)
+            fsync(self.folder)
         return version
 
     def publish(self, version: str) -> None:
@@ -321,7 +322,7 @@ def _make(folder: Path) -> None:
     if not folder.is_dir():
         _make(folder.parent)
         folder.mkdir(exist_ok=True)
-        _fsync(folder.parent)
+        fsync(folder.parent)
 
 
 def _replace(path: Path, text: str) -> None:
@@ -341,7 +342,7 @@ def _replace(path: Path, text: str) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    _fsync(path.parent)
+    fsync(path.parent)
 
 
 @contextmanager
@@ -351,13 +352,5 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -33,6 +33,7 @@ from typing import Any, Literal
 import orjson
 
 from app.errors import CorruptPart, Unavailable
+from app.index.files import fsync
 
 FOLDER = "changes"
 SEGMENT_BYTES = 64 * 2**20
@@ -118,7 +119,7 @@ class ChangeLog:
         for one in ended:
             one.unlink()
         if ended:
-            _fsync(self.folder)
+            fsync(self.folder)
         return len(ended)
 
     def grown(self) -> bool:
@@ -157,7 +158,7 @@ class ChangeLog:
                 _write(descriptor, data, self._offset)
                 os.fsync(descriptor)
                 if not self._offset:
-                    _fsync(self.folder)
+                    fsync(self.folder)
             except BaseException:
                 with suppress(OSError):
                     os.ftruncate(descriptor, self._offset)
@@ -183,8 +184,8 @@ class ChangeLog:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self.folder / _ID)
-        _fsync(self.folder)
-        _fsync(self.folder.parent)
+        fsync(self.folder)
+        fsync(self.folder.parent)
 
     def _segments(self) -> list[Path]:
         try:
@@ -257,11 +258,3 @@ def _write(descriptor: int, data: bytes, at: int) -> None:
 
 def _first(segment: Path) -> int:
     return int(segment.stem)
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -120,7 +120,7 @@ async def test_what_fails_shows_as_the_table_says(
     assert seen.statuses == row.statuses
     assert row.words <= seen.words <= row.words | {"deadline", "load"}
     # Counted, not timed, here: a busy machine may be late by a moment. The deep form below allows nobody 20 ms.
-    assert max(seen.late, default=0.0) < 1000
+    assert len(seen.late) <= 0.02 * seen.answers and max(seen.late, default=0.0) < 400
     assert [one for one in row.metrics if one not in seen.moved and _value(one) <= before[one]] == []
 
 
@@ -457,7 +457,7 @@ async def _publishing_fails(place: Place, number: int) -> Seen:
     command = ["build", str(fewer), "--encoder", str(place.encoder), "--bundles", str(bundles)]
     async with place.client(bundles) as http:
         struck = 0
-        real = bundle._fsync
+        real = bundle.fsync
 
         def fail(path: Path) -> None:
             nonlocal struck
@@ -465,10 +465,10 @@ async def _publishing_fails(place: Place, number: int) -> Seen:
             raise OSError(number, os.strerror(number), str(path))
 
         with place.patch.context() as patched:
-            patched.setattr(bundle, "_fsync", fail)
+            patched.setattr(bundle, "fsync", fail)
             code = await asyncio.to_thread(aisle, command)
         assert code == 1 and struck, "the fault did not happen"
-        assert bundle._fsync is real
+        assert bundle.fsync is real
         assert (await seen.ask(http, "steel mug"))["version"] == first == store.current()
         assert store.verify(first)
         assert not list(bundles.glob(".building-*"))

@@ -15,6 +15,7 @@ import pytest
 from app import metrics
 from app.search import searcher as searcher_module
 from app.search.embed import Encoder
+from app.search.plan import Costs
 from app.search.service import SearchService
 from app.types import Floats
 from tests.conftest import Client
@@ -64,19 +65,18 @@ async def test_a_search_with_little_time_takes_the_tier_that_fits(
 
 
 async def test_many_at_once_share_the_time_and_nothing_is_done_for_those_who_left(
-    tiny_bundles: Path, client: Client, sleeping: list[int]
+    tiny_bundles: Path, client: Client, sleeping: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three hundred searches that the default alone could not answer in their time: all that are let in are answered (a
-    busy machine may let in fewer), the cheaper tiers carry most, each says why, and no encoder ran for an expired one.
-    """
+    """Three hundred searches that the default alone could not answer in their time: all are answered, the cheaper tiers
+    carry most, each says why, and no encoder ran for an expired one."""
+    # The door has a test of its own; here a busy machine's dear words must not close it.
+    monkeypatch.setattr(Costs, "least_ms", lambda self, steps: 1.0)
     expired = _count("aisle_work_after_expiry_total")
     async with client(tiny_bundles, workers=2, max_waiting=1000) as http:
         answers = await asyncio.gather(*(_ask(http, f"steel mug {number}", 1000) for number in range(300)))
     tiers = Counter(answer["tier"] for status, answer in answers if status == 200)
-    refused = sum(status == 429 for status, _ in answers)
-    assert sum(tiers.values()) + refused == 300 and refused < 100
-    assert tiers["fast"] + tiers["lexical"] > 100 and tiers["hybrid"] > 0
-    reasons = {(answer["tier"], *answer["degraded"]["reasons"]) for status, answer in answers if status == 200}
+    assert sum(tiers.values()) == 300 and tiers["fast"] + tiers["lexical"] > 150 and tiers["hybrid"] > 0
+    reasons = {(answer["tier"], *answer["degraded"]["reasons"]) for _, answer in answers}
     assert all(len(one) == (1 if one[0] == "hybrid" else 2) and set(one[1:]) <= {"load", "deadline"} for one in reasons)
     assert _count("aisle_work_after_expiry_total") == expired
     assert SLEEP_S * len(sleeping) < 300 * SLEEP_S / 2
@@ -100,8 +100,6 @@ async def test_what_cannot_be_answered_in_time_is_refused_at_the_door(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """429 with Retry-After where even the words of all that wait would take longer; with time enough nobody is."""
-    from app.search.plan import Costs
-
     async with client(tiny_bundles, workers=1, max_waiting=1000) as http:
         monkeypatch.setattr(Costs, "ms", lambda self, tier: 20.0)
         answers = await asyncio.gather(
