@@ -24,6 +24,7 @@ from app.errors import (
 )
 from app.index import bundle
 from app.index.changes import FOLDER, Edit
+from app.runtime.aside import aside
 from app.runtime.onnx import Provider
 from app.runtime.watch import patience_s
 from app.search.feed import ChangeFeed, Fold
@@ -147,7 +148,7 @@ class Collections:
                 if not published or self._version(name) == published:
                     self._refused.pop(name, None)
                 elif self._refused.get(name) != published or time.monotonic() >= self._again.get(name, math.inf):
-                    await asyncio.to_thread(self._load, name, published)
+                    await aside(self._load, name, published)
                     self._refused.pop(name, None)
             except Exception as error:  # noqa: BLE001  (whatever one version does, the next must still be looked for)
                 # The old version goes on being served; this one is not tried again until CURRENT names another, or for
@@ -170,7 +171,7 @@ class Collections:
                     raise NotFound(f"nothing is published in collection {name!r} any more")
                 if published != before:
                     self._refused[name] = published  # until it is served: then it is not tried again by itself
-                    await asyncio.to_thread(self._load, name, published)
+                    await aside(self._load, name, published)
             self._refused.pop(name, None)
             return before
 
@@ -182,10 +183,10 @@ class Collections:
         async with self._turn:
             store, before = self._published(name), self._version(name)
             with self._refusals(name):
-                live = await asyncio.to_thread(self._open, name, store.earlier())
+                live = await aside(self._open, name, store.earlier())
                 version = await asyncio.to_thread(_publish_earlier, store)
                 if version != live.built.searcher.version:  # somebody published in between
-                    live = await asyncio.to_thread(self._open, name, version)
+                    live = await aside(self._open, name, version)
             self._serve(name, live)
             self._refused.pop(name, None)
             return before

@@ -123,12 +123,12 @@ class Load:
             raise self.error
         return self.answers
 
-    def until(self, holds: Callable[[], bool], patience_s: float = 30.0) -> None:
+    def until(self, holds: Callable[[], bool], patience_s: float = 30.0, every_s: float = 0.01) -> None:
         """Wait, while it goes on, until something holds."""
         deadline = time.monotonic() + patience_s
         while not holds():
             assert time.monotonic() < deadline, "it did not come about"
-            time.sleep(0.01)
+            time.sleep(every_s)
 
     def _work(self) -> None:
         try:

@@ -6,11 +6,11 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 
-import httpx
 import orjson
 import pytest
 
 from tests.app.server import Served, served
+from tests.bench.wire import Client
 from tests.promises.conftest import Promise
 from tests.promises.forms import forms
 from tests.promises.load import Answer, Load, capacity, failed, p99_ms, searches
@@ -18,6 +18,7 @@ from tests.promises.running import metric, rss_mb
 from tests.promises.versions import Pair
 
 PROCESSES = 2
+_LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,26 @@ class Watch:
         return not hits or any(hit["id"][0] != self._pair.letter(str(found["version"])) for hit in hits)
 
     def everywhere(self, version: str, address: str) -> bool:
-        """Asks over a connection of its own as well: those of the load may all be one process's."""
-        found = httpx.post(f"{address}/v1/search", json=searches(0)).raise_for_status().json()
+        """Asks over a connection of its own as well: those of the load may all be one process's. With little effort,
+        as it shares an interpreter with the load's clock."""
+        client = Client(address)
+        found = orjson.loads(client.exchange(client.request("/v1/search", searches(0)))[1])
+        client.close()
         self.seen[found["request_id"][:12]] = found["version"]
         return len(self.seen) == PROCESSES and set(self.seen.values()) == {version}
 
 
 def _round(service: Served, pair: Pair, watch: Watch, size: Size, rate: float) -> tuple[list[Answer], list[Answer]]:
-    """Some time of quiet, then swaps, under the same load."""
+    """Some time of quiet, then swaps, under the same load and looked at as often."""
     watch.seen.clear()
+    until = time.monotonic() + size.quiet_s
     with Load(service.address, rate, look=watch.look) as quiet:
-        time.sleep(size.quiet_s)
+        quiet.until(lambda: not watch.everywhere("none", service.address) and time.monotonic() > until, every_s=_LOOK_S)
     with Load(service.address, rate, look=watch.look) as load:
         for _ in range(size.swaps // size.rounds):
             version = pair.second if pair.store.current() == pair.first else pair.first
             pair.store.publish(version)
-            load.until(lambda version=version: watch.everywhere(version, service.address))
+            load.until(lambda version=version: watch.everywhere(version, service.address), every_s=_LOOK_S)
     return quiet.answers, load.answers
 
 
