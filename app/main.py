@@ -195,10 +195,11 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
 
 def _spare_the_loaded() -> None:
     """What is loaded stays, and is no garbage: without this a full collection stops every search for 0.1 s to find that
-    out. A search leaves no cycles, so the young may be looked through less often than at every 700th object."""
+    out. A request leaves no cycles (tests/api/test_garbage.py), so the young may be looked through less often than at
+    every 700th object."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(5_000, 10, 10)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ Header = tuple[bytes, bytes]
 T = TypeVar("T")
 
 # Most searches are over before it would pay to watch whether somebody still waits for them.
-_WATCH_AFTER_S = 0.002
+_WATCH_AFTER_S = 0.01
 
 
 class Endpoint:
@@ -121,6 +121,7 @@ class _Watch:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # else it is garbage in a cycle; a thousand of them stop the loop for 30 ms
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -33,7 +33,12 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
     app.add_exception_handler(AisleError, problems.handle)
     app.add_exception_handler(HTTPException, problems.handle)
     plain = {one.path: one.endpoint for one in routes if isinstance(one.endpoint, Endpoint) and "{" not in one.path}
-    app.add_middleware(Edge, service=service, max_body_bytes=options.max_body_bytes, direct=plain)
+    within = app.build_middleware_stack  # around Starlette's own layers, which `add_middleware` would leave outside
+
+    def stack() -> Edge:
+        return Edge(within(), service=service, max_body_bytes=options.max_body_bytes, direct=plain)
+
+    app.build_middleware_stack = stack  # type: ignore[method-assign]
     app.openapi = lambda: document(app.routes, keyed=app.state.keys.required)  # type: ignore[method-assign]  # as FastAPI says
 
 

@@ -31,6 +31,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._lingering = False
+        self._unsent: list[bytes] = []
         self._read_timer: TimerHandle | None = self.loop.call_later(self.read_within_s, self._read_too_slow)
         self._write_timer: TimerHandle | None = None
         self._close_timer: TimerHandle | None = None
@@ -129,6 +130,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
     # ---------------------------------------------------------------- closing
 
     def on_response_complete(self) -> None:
+        self._flush()
         if self._lingering:  # the answer asked for it before it came here
             self.server_state.total_requests += 1
             return
@@ -142,15 +144,25 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def write(self, data: bytes) -> None:
         """What an answer has to say, as long as there is somebody to say it to: what came after its request may have
-        been no HTTP, was told so, and ended the connection."""
-        if not self._lingering:
-            self.transport.write(data)
+        been no HTTP, was told so, and ended the connection. Head and body leave together, at the latest when the loop
+        comes round: one system call instead of two, and the client wakes up once."""
+        if self._lingering:
+            return
+        if not self._unsent:
+            self.loop.call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        if self._unsent:
+            unsent, self._unsent = self._unsent, []
+            self.transport.writelines(unsent)
 
     def close(self) -> None:
         """Close once the answer is sent. Input that nobody will read is discarded meanwhile: closing over it makes the
         kernel reset the connection, and the client would lose the answer that tells it why."""
         if self._lingering or self.transport.is_closing():
             return
+        self._flush()
         self._unset_keepalive_if_required()
         if self._reading and not self._in_head and self.transport.can_write_eof():
             self._linger()
@@ -159,6 +171,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
             self._abort_later(self.write_within_s)
 
     def _linger(self) -> None:
+        self._flush()
         self._lingering = True
         self._stop_read_timer()
         self.flow.resume_reading()
@@ -192,6 +205,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
             f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\nconnection: close\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
+        self._flush()
         if self._idle() or not self.cycle.response_started:
             self.transport.write(head.encode() + body)
         if status == 408:

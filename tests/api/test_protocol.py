@@ -253,3 +253,45 @@ async def _send(writer: asyncio.StreamWriter, size: int) -> None:
     for _ in range(size // 65536):
         writer.write(b"x" * 65536)
         await writer.drain()
+
+
+class _Counting(Impatient):
+    """Notes what goes to the socket at once."""
+
+    sent: list[list[bytes]]
+
+    def _flush(self) -> None:
+        if self._unsent:
+            type(self).sent.append(list(self._unsent))
+        super()._flush()
+
+
+async def test_an_answer_leaves_in_one_piece() -> None:
+    """Head and body together; the answers of two requests that came together apart, and in order."""
+    _Counting.sent = []
+    async with serving(_Counting) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET + GET.replace(b"/livez", b"/nothing-here"))
+        for status in (b"200", b"404"):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert status in head.split(b"\r\n")[0]
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            assert json.loads(await reader.readexactly(length))
+        writer.close()
+    assert [len(pieces) for pieces in _Counting.sent] == [2, 2]
+
+
+async def test_what_is_held_back_goes_out_when_the_loop_comes_round() -> None:
+    """A stream's head does not wait for its first line, nor its lines for the end."""
+    _Counting.sent = []
+    async with serving(_Counting) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(STREAM)
+        line = b'{"query":"headphones","candidates":[{"id":"B07CXG6C9W"}]}\n'
+        writer.write(b"%x\r\n%s\r\n" % (len(line), line))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert b"200" in head.split(b"\r\n")[0]
+        assert json.loads((await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)) and await reader.readuntil(b"\n"))
+        writer.write(b"0\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+        writer.close()

@@ -193,7 +193,8 @@ def measure(bundles: Path, seconds: float) -> Figures:
     python = install()
     products(PEERS / "products.jsonl")
     config = PEERS / "txtai.yml"
-    config.write_text(f"path: {txtai_index(python)}\nwritable: false\n", "utf-8")
+    kept = f"path: {txtai_index(python)}\nwritable: false\n"
+    config.write_text(f"{kept}embeddings:\n  path: {BASE}\n", "utf-8")  # without that member it has no /search
     texts = distinct_texts()
     with ExitStack() as stack:
         ours = stack.enter_context(server("scripts.cli", "serve", "--bundles", str(bundles), "--port", "0"))
