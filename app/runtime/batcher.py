@@ -254,7 +254,8 @@ class Batcher(Generic[Job]):
         """Process those that are still wanted. False once the loop has closed: nobody is waiting any more."""
         assert self._loop is not None
         wanted = [ticket for ticket in batch if not ticket.abandoned]
-        self._skipped.inc(len(batch) - len(wanted))
+        if len(wanted) < len(batch):
+            self._skipped.inc(len(batch) - len(wanted))
         if not wanted:
             return True
         self._sizes[wanted[0].priority].observe(len(wanted))
@@ -286,9 +287,10 @@ class Batcher(Generic[Job]):
             priority = Priority.SEARCH if self._waiting[Priority.SEARCH] else Priority.BULK
             queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
-            share = -(-len(queue) // (self._idle + 1))
-            most = self._max_batch if self._most is None else max(1, min(self._max_batch, self._most()))
-            taken = [queue.popleft() for _ in range(min(share, most))]
+            share = min(-(-len(queue) // (self._idle + 1)), self._max_batch)
+            if share > 1 and self._most is not None:
+                share = max(1, min(share, self._most()))
+            taken = [queue.popleft() for _ in range(share)]
             self._depths[priority].set(len(queue))
             worker.batch = taken
             return taken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ LEAST_COSINE = {"int8": 0.98, "fp16": 0.999, "fp32": 0.999}
 """Mean cosine to the fp32 network, by precision; a byte a number is kept of the probes, which costs 0.0001."""
 _TOGETHER = 16  # texts from which on the tokenizer's own threads pay
 _MOST = 65_536  # numbers of a vector, tokens of a text
+_READINGS = 64  # texts whose tokens are remembered: as many as are under way at once
 
 
 class Encoder:
@@ -48,8 +50,11 @@ class Encoder:
         # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
         self._query_tokens = _tokenizer(folder, self.description["max_query_tokens"])
         self._product_tokens = _tokenizer(folder, self.description["max_product_tokens"])
+        tokens = self._query_tokens  # not self: an encoder that nobody uses is let go at once
+        self._read_query = lru_cache(_READINGS)(lambda text: tokens.encode(text).ids)
         self._query_prefix = str(self.description.get("query_prefix", ""))
         self._product_prefix = str(self.description.get("product_prefix", ""))
+        self._marks = _marks(self._query_tokens)
         self.watch = Watch()
         if self._query_model.encode(_token_ids(self._query_tokens, "", ["probe"])).shape[1] != self.dimension:
             raise CorruptPart(f"{MODEL}: its vectors do not have {self.dimension} dimensions")
@@ -95,7 +100,10 @@ class Encoder:
 
     def pieces(self, text: str) -> list[int]:
         """Word pieces of a normalised query text, cut at the encoder's limit, without the marks around them."""
-        ids: list[int] = self._query_tokens.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._read_query(text)
+        if len(ids) < self.description["max_query_tokens"]:
+            return ids[self._marks[0] : len(ids) - self._marks[1]]
+        ids = self._query_tokens.encode(text, add_special_tokens=False).ids  # what was cut may be as long without marks
         return ids
 
     def piece_vectors(self, pieces: Sequence[int]) -> Floats:
@@ -107,6 +115,8 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
+        if len(texts) == 1:  # read once for the network and for the table of looked-up vectors
+            return self._vectors(self._query_model, [self._read_query(self._query_prefix + texts[0])])
         return self._vectors(self._query_model, _token_ids(self._query_tokens, self._query_prefix, texts))
 
     def products(self, texts: Sequence[str]) -> Floats:
@@ -128,6 +138,14 @@ class Encoder:
     def rests(self) -> bool:
         """Whether searches do without the network for now: somebody stands still in it."""
         return self.watch.rests()
+
+
+def _marks(tokenizer: Tokenizer) -> tuple[int, int]:
+    """How many tokens a text gets before and after its own."""
+    around = tokenizer.encode("").ids
+    read = tokenizer.encode("a")
+    before = read.special_tokens_mask.index(0) if 0 in read.special_tokens_mask else len(around)
+    return before, len(around) - before
 
 
 def _token_ids(tokenizer: Tokenizer, prefix: str, texts: Sequence[str]) -> list[list[int]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
+from app.index.kernels import compiled
 from app.search.calibrate import Link
 from app.search.features import LEGS, NAMES, Features
 from app.types import TIER_FAST, TIER_HYBRID, TIER_LEXICAL, Rows
@@ -101,34 +103,54 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidates in rank order (raw descending, row ascending) with what each feature contributed, float64
-    [n, len(NAMES)]."""
+    """Candidates in rank order: raw descending, row ascending."""
 
     rows: Rows
     raw: npt.NDArray[np.float64]
-    features: Features
-    contributions: npt.NDArray[np.float64]
+    _order: npt.NDArray[np.intp]
+    _features: Features
+    _weights: npt.NDArray[np.float64]
+
+    @property
+    def features(self) -> Features:
+        """Float64 [n, len(NAMES)], in rank order."""
+        return self._features[self._order]
+
+    @property
+    def contributions(self) -> npt.NDArray[np.float64]:
+        """What each feature brings, float64 [n, len(NAMES)], in rank order."""
+        parts: npt.NDArray[np.float64] = self.features * self._weights
+        return parts
 
 
-def contributions(features: Features, profile: Profile) -> npt.NDArray[np.float64]:
-    """weight × feature, [n, features]."""
-    return features * np.array(profile.weights, dtype=np.float64)
+def raw_scores(features: Features, profile: Profile) -> npt.NDArray[np.float64]:
+    """The ordered float64 sum of the contributions (weight × feature), [n]."""
+    return _weighted_sums(features, _as_array(profile.weights))
 
 
-def raw_scores(parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The ordered float64 sum of the contributions, [n]; explicit, because numpy's own sum may pair terms."""
-    total = parts[:, 0].copy()
-    for column in range(1, parts.shape[1]):
-        total += parts[:, column]
-    return total
+@lru_cache
+def _as_array(weights: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    return np.array(weights, dtype=np.float64)
+
+
+@compiled
+def _weighted_sums(features: Features, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Term by term, each product and each sum rounded: numpy's own sum may pair terms, and an explanation that adds up
+    its contributions must come to the same bits."""
+    sums = np.empty(features.shape[0], np.float64)
+    for row in range(features.shape[0]):
+        total = features[row, 0] * weights[0]
+        for column in range(1, features.shape[1]):
+            total += features[row, column] * weights[column]
+        sums[row] = total
+    return sums
 
 
 def rank(rows: Rows, features: Features, profile: Profile) -> Ranked:
     """Score and order the candidates; `rows` ascend, so a stable sort leaves ties in row order."""
-    parts = contributions(features, profile)
-    raw = raw_scores(parts)
+    raw = raw_scores(features, profile)
     order = np.argsort(-raw, kind="stable")
-    return Ranked(rows[order], raw[order], features[order], parts[order])
+    return Ranked(rows[order], raw[order], order, features, _as_array(profile.weights))
 
 
 def _profile(name: str, value: Any) -> Profile:

@@ -38,7 +38,7 @@ from app.search.golden import GoldenJob
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.plan import DEADLINE, WORDS, Costs, fitting, ladder
 from app.search.relax import Relaxed, nothing_left, relaxations
-from app.search.rerank import Profile, Ranked, Ranking, contributions, rank, raw_scores
+from app.search.rerank import Profile, Ranked, Ranking, rank, raw_scores
 from app.search.static import StaticEncoder, blended
 from app.search.understand import corrected
 from app.search.whynot import WhyNotJob
@@ -395,7 +395,8 @@ class Searcher:
         jobs = [job for job in jobs if job.error is None and job.profile.uses_dense and not expired(job, begun)]
         if not jobs:
             return
-        metrics.WORK_AFTER_EXPIRY.inc(sum(begun > job.deadline for job in jobs))
+        if too_late := sum(begun > job.deadline for job in jobs):
+            metrics.WORK_AFTER_EXPIRY.inc(too_late)
         started = perf_counter()
         try:
             vectors = self.query_vectors([job.query.text or "" for job in jobs], jobs[0].profile)
@@ -600,7 +601,7 @@ def expired(job: SearchJob, at: float) -> bool:
 
 
 def _probabilities(known: features.Features, profile: Profile, clarity: Clarity) -> list[float]:
-    scores: list[float] = profile.link.probability(raw_scores(contributions(known, profile)), clarity).tolist()
+    scores: list[float] = profile.link.probability(raw_scores(known, profile), clarity).tolist()
     return scores
 
 
