@@ -103,8 +103,8 @@ class Encoder:
         ids: list[int] = self._read_query(text)
         if len(ids) < self.description["max_query_tokens"]:
             return ids[self._marks[0] : len(ids) - self._marks[1]]
-        ids = self._query_tokens.encode(text, add_special_tokens=False).ids  # what was cut may be as long without marks
-        return ids
+        # What was cut may be as long without marks.
+        return list(self._query_tokens.encode(text, add_special_tokens=False).ids)
 
     def piece_vectors(self, pieces: Sequence[int]) -> Floats:
         """Unit vectors of queries of one piece each, float32 [n, dimension]. Raises EncoderUnavailable."""

@@ -18,6 +18,9 @@ from app.types import TIER_FAST, TIER_LEXICAL
 
 DEADLINE, LOAD = "deadline", "load"
 """Why a tier was left for a cheaper one: the time of this search would not do, or others wait."""
+ENCODER_ERROR, ENCODER_STALLED = "encoder_error", "encoder_stalled"
+RANK_ERROR, RANK_STALLED = "rank_error", "rank_stalled"
+"""Other reasons for an answer below its tier: a stage failed, or somebody stood still in it."""
 WORDS = "words"
 """What the lexical stage itself costs, beside the tiers."""
 # Of its time a search keeps this share in hand as long as others wait behind it: a queue then stands where the dearer

@@ -20,7 +20,6 @@ import numpy as np
 
 from app import metrics
 from app.errors import AisleError, DeadlineExceeded, EncoderUnavailable, NotFound, Unavailable
-from app.index.analysis import normalize_text
 from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
@@ -36,9 +35,20 @@ from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.golden import GoldenJob
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
-from app.search.plan import DEADLINE, WORDS, Costs, fitting, ladder
+from app.search.plan import (
+    DEADLINE,
+    ENCODER_ERROR,
+    ENCODER_STALLED,
+    RANK_ERROR,
+    RANK_STALLED,
+    WORDS,
+    Costs,
+    fitting,
+    ladder,
+)
 from app.search.relax import Relaxed, nothing_left, relaxations
-from app.search.rerank import Profile, Ranked, Ranking, rank, raw_scores
+from app.search.rerank import Profile, Ranked, Ranking, rank
+from app.search.rescore import RescoreJob
 from app.search.static import StaticEncoder, blended
 from app.search.understand import corrected
 from app.search.whynot import WhyNotJob
@@ -48,8 +58,6 @@ from app.types import (
     TIER_WORDS,
     Floats,
     Mask,
-    RescoreCandidate,
-    RescoreResult,
     Rows,
     SearchAnswer,
     SearchRequest,
@@ -58,9 +66,6 @@ from app.types import (
 
 _log = logging.getLogger("aisle.searcher")
 FACET_VALUES = 50
-ENCODER_ERROR, ENCODER_STALLED = "encoder_error", "encoder_stalled"
-RANK_ERROR, RANK_STALLED = "rank_error", "rank_stalled"
-"""Why a search was answered below its tier, beside the plan's own reasons."""
 _AFTER_WORDS = ("embed", "dense", "score", "respond")
 _READINGS = 4096
 _LOOP_PATIENCE_S = 0.01  # the loop, which answers at the deadline, must not follow anybody into a stall
@@ -96,22 +101,6 @@ class SearchJob:
         return self.planned or self.query.profile
 
 
-@dataclass(eq=False, slots=True)
-class RescoreJob:
-    """A slice of one rescoring item: the candidates from `start` on. A slice that comes with a reason in `degraded` is
-    scored by the words, as its item's other slices were."""
-
-    searcher: Searcher
-    text: str
-    profile: Profile
-    candidates: Sequence[RescoreCandidate]
-    start: int = 0
-    vector: Floats | None = None
-    results: list[RescoreResult] = field(default_factory=list)
-    error: AisleError | None = None
-    degraded: list[str] = field(default_factory=list)
-
-
 Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob | GoldenJob
 
 
@@ -121,8 +110,6 @@ def process(jobs: Sequence[Job], load: Load = IDLE) -> None:
     for job in jobs:
         if isinstance(job, SearchJob):
             searches.setdefault(job.searcher, []).append(job)
-        elif isinstance(job, RescoreJob):
-            job.searcher.rescore(job)
         else:
             job.run()
     for searcher, group in searches.items():
@@ -265,35 +252,6 @@ class Searcher:
             _RANK_STALLED.inc()
         page = respond.Page(rows, None, None, len(found.rows), found.matched <= len(found.rows), {})
         return self._respond(job, page, TIER_WORDS, calibrated=False)
-
-    def rescore(self, job: RescoreJob) -> None:
-        """Score the job's candidates exactly as a search would. One unknown product is that candidate's error."""
-        profile = job.profile
-        if profile.uses_dense and job.vector is None and not job.degraded:
-            try:
-                job.vector = self.query_vectors([job.text], profile)[0]
-            except EncoderUnavailable as error:
-                if not profile.uses_words:  # as in a search: there is nothing to fall back to
-                    job.error = error
-                    return
-                job.degraded.append(ENCODER_ERROR)
-        if job.degraded:
-            profile = self.ranking.profiles[TIER_LEXICAL]
-        words = self.words.parse(job.text)
-        vector = job.vector if profile.uses_dense else None
-        rows = [None if one.id is None else self.catalog.row(one.id) for one in job.candidates]
-        held = np.array([row for row in rows if row is not None], dtype=np.int32)
-        clarity = self.clarity(words, vector, profile)
-        known = features.of_rows(held, self.words, words, self.vectors, vector)
-        scores = iter(_probabilities(known, profile, clarity))
-        for index, (candidate, row) in enumerate(zip(job.candidates, rows, strict=True), job.start):
-            if candidate.id is None:
-                text = candidate.text or ""
-                job.results.append(self._rescore_text(index, text, words, vector, profile, clarity))
-            elif row is None:
-                job.results.append(RescoreResult(index, error="unknown product"))
-            else:
-                job.results.append(RescoreResult(index, score=next(scores)))
 
     def similar(self, product_id: str, k: int) -> SearchAnswer:
         """The nearest neighbours of a product; score = mean cosine of its vector with the neighbour's title and whole
@@ -551,26 +509,6 @@ class Searcher:
             raise EncoderUnavailable(f"profile {wanted.name!r} has no words to fall back to")
         return self.ranking.profiles[TIER_LEXICAL]
 
-    def _rescore_text(
-        self,
-        index: int,
-        given: str,
-        words: LexicalQuery,
-        vector: Floats | None,
-        profile: Profile,
-        clarity: Clarity,
-    ) -> RescoreResult:
-        text = normalize_text(given)
-        if not text:
-            return RescoreResult(index, error="empty text")
-        try:
-            product = None if vector is None else self.encoder.products([text])[0]
-        except EncoderUnavailable:
-            return RescoreResult(index, error="encoder not available")
-        known = features.of_text(text, text, product, self.words, words, vector)
-        missing = self.catalog.schema.text_roles_beyond_title()
-        return RescoreResult(index, score=_probabilities(known, profile, clarity)[0], missing_fields=missing)
-
     def _row(self, product_id: str) -> int:
         row = self.catalog.row(product_id)
         if row is None:
@@ -598,11 +536,6 @@ def expired(job: SearchJob, at: float) -> bool:
         job.error = DeadlineExceeded("no answer within the deadline")
         _EXPIRED.inc()
     return True
-
-
-def _probabilities(known: features.Features, profile: Profile, clarity: Clarity) -> list[float]:
-    scores: list[float] = profile.link.probability(raw_scores(known, profile), clarity).tolist()
-    return scores
 
 
 def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], str]:

@@ -27,7 +27,8 @@ from app.search.collections import Collections
 from app.search.golden import GoldenJob, GoldenWatch
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
-from app.search.searcher import Job, RescoreJob, Searcher, SearchJob
+from app.search.rescore import RescoreJob
+from app.search.searcher import Job, Searcher, SearchJob
 from app.search.whynot import WhyNotJob
 from app.types import (
     ClassifyAnswer,
@@ -54,8 +55,9 @@ _SURE = 0.9  # of its time may be gone when a search's turn is expected to be ov
 _LOOP_LATE_S = 0.02
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
-# encoder run (4 ms at 64 tokens), an id a look-up.
+# encoder run (4 ms at 64 tokens), an id a look-up. On a device a run takes many texts in the time of one.
 _TEXTS_A_SLICE = 2
+_TEXTS_TOGETHER = 64
 _IDS_A_SLICE = 256
 _RESCORE_DEADLINE_S = 60.0
 _GOLDEN_DEADLINE_S = 10.0
@@ -191,7 +193,7 @@ class SearchService:
             jobs[0].vector = None if vector is None else self._cache.local_vector(vector)
             await self._run_slice(jobs[0], deadline)
             for job in jobs[1:]:
-                job.vector, job.degraded = jobs[0].vector, list(jobs[0].degraded)  # one item, one tier
+                job.reading = jobs[0].reading  # one item, one tier
             await self._run_some(jobs[1:], deadline)
         results: list[RescoreResult] = [result for job in jobs for result in job.results]
         for form, count in (
@@ -199,7 +201,7 @@ class SearchService:
             ("text", sum(c.text is not None for c in item.candidates)),
         ):
             metrics.RESCORED.labels(form).inc(count)
-        degraded = tuple(sorted({reason for job in jobs for reason in job.degraded}))
+        degraded = jobs[0].reading.degraded if jobs and jobs[0].reading is not None else ()
         tier = "lexical" if degraded else query.profile.tier
         return RescoreAnswer(searcher.version, tier, tuple(results), degraded)
 
@@ -485,8 +487,9 @@ def _slices(searcher: Searcher, query: Query, candidates: Sequence[RescoreCandid
     """Consecutive candidates in slices that cost about the same time."""
     jobs: list[RescoreJob] = []
     start = cost = 0
+    texts = _TEXTS_TOGETHER if searcher.encoder.batches else _TEXTS_A_SLICE
     for position, candidate in enumerate(candidates):
-        cost += 1 if candidate.text is None else _IDS_A_SLICE // _TEXTS_A_SLICE
+        cost += 1 if candidate.text is None else _IDS_A_SLICE // texts
         if cost >= _IDS_A_SLICE or position == len(candidates) - 1:
             part = candidates[start : position + 1]
             jobs.append(RescoreJob(searcher, query.text or "", query.profile, part, start))

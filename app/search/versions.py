@@ -23,7 +23,8 @@ from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER,
 from app.search.golden import GOLDEN, LEAST_OVERLAP, Golden, golden_answers, overlap, read_golden
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Ranking
-from app.search.searcher import RescoreJob, Searcher, SearchJob, tier_ms
+from app.search.rescore import RescoreJob
+from app.search.searcher import Searcher, SearchJob, tier_ms
 from app.search.static import StaticEncoder
 from app.types import RescoreCandidate, SearchRequest
 
@@ -152,7 +153,7 @@ def _warm_beside(searcher: Searcher, text: str) -> None:
     vector = searcher.query_vectors([query.text or ""], query.profile)[0]
     vector.flags.writeable = False
     searcher.search([SearchJob(searcher, query, perf_counter(), vector=vector)])
-    searcher.rescore(RescoreJob(searcher, query.text or "", query.profile, [RescoreCandidate(text=text)]))
+    RescoreJob(searcher, query.text or "", query.profile, [RescoreCandidate(text=text)]).run()
 
 
 def _measure(searcher: Searcher, texts: list[str]) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from app.errors import BadInput, EncoderUnavailable, NotFound
-from app.search.searcher import RescoreJob, Searcher, SearchJob
+from app.search.rescore import RescoreJob
+from app.search.searcher import Searcher, SearchJob
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT
 
@@ -63,7 +64,7 @@ def test_a_pair_scores_the_same_in_any_company(tiny_searcher: Searcher) -> None:
     assert batched == crowd
     profile = tiny_searcher.ranking.profiles["default"]
     rescore = RescoreJob(tiny_searcher, text, profile, [RescoreCandidate(id=one) for one in crowd])
-    tiny_searcher.rescore(rescore)
+    rescore.run()
     assert [result.score for result in rescore.results] == list(crowd.values())
     for product_id in list(crowd)[:5]:
         brand = json.loads(tiny_searcher.product(product_id))["product"].get("brand")
@@ -82,7 +83,7 @@ def test_a_text_scores_as_the_product_it_is_copied_from_on_the_lexical_leg(tiny_
         tiny_searcher.ranking.profiles["lexical"],
         [RescoreCandidate(id="p000"), RescoreCandidate(text=product["title"])],
     )
-    tiny_searcher.rescore(job)
+    job.run()
     by_id, by_text = job.results
     assert by_id.score is not None and by_text.score is not None
     assert "description" in by_text.missing_fields
@@ -97,7 +98,7 @@ def test_one_unknown_product_is_an_error_of_that_candidate(tiny_searcher: Search
         tiny_searcher.ranking.profiles["default"],
         [RescoreCandidate(id="p001"), RescoreCandidate(id="nobody"), RescoreCandidate(text="  ")],
     )
-    tiny_searcher.rescore(job)
+    job.run()
     assert [result.error for result in job.results] == [None, "unknown product", "empty text"]
 
 
@@ -258,7 +259,8 @@ import sys
 from pathlib import Path
 from app.index import dense_kernels, kernels
 from app.search.cache_entry import frozen_vector
-from app.search.searcher import RescoreJob, SearchJob
+from app.search.rescore import RescoreJob
+from app.search.searcher import SearchJob
 from app.search.whynot import why_not
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT
@@ -284,7 +286,7 @@ for request in (
     for vector in (None, frozen_vector(job.vector)):
         searcher.search([SearchJob(searcher, searcher.query(request), 0.0, vector=vector)])
 for candidate in (RescoreCandidate(id="p001"), RescoreCandidate(text="a red mug")):
-    searcher.rescore(RescoreJob(searcher, "mug", searcher.ranking.profiles["default"], [candidate]))
+    RescoreJob(searcher, "mug", searcher.ranking.profiles["default"], [candidate]).run()
 searcher.similar("p001", 5)
 searcher.classifier.ranked(job.vector)
 why_not(searcher, job.query, 3)
