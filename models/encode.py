@@ -15,11 +15,15 @@ _CHUNK = 32
 
 
 def product_vectors(
-    encoder: Encoder, texts: Sequence[tuple[str, str]], progress: Callable[[int], None] = lambda _: None
+    encoder: Encoder,
+    texts: Sequence[tuple[str, str]],
+    progress: Callable[[int], None] = lambda _: None,
+    keep: Callable[[int, Floats], None] = lambda _, made: None,
 ) -> Floats:
     """Stored vectors, float32 [n, dimension], of products given as (title, whole text): the mean of both embeddings.
+    `keep` is told, in order, where some begin and what they are.
 
-    Its dot product with a query is the mean of both cosines. Where both texts are the same, one run serves."""
+    A vector's dot product with a query is the mean of both cosines. Where both texts are the same, one run serves."""
     vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
 
     def fill(start: int) -> int:
@@ -35,6 +39,9 @@ def product_vectors(
     # ONNX Runtime lets go of the interpreter while it computes: one thread a core keeps every core busy.
     workers = 1 if encoder.batches else usable_cores()
     with ThreadPoolExecutor(workers) as pool:
-        for done in pool.map(fill, range(0, len(texts), _CHUNK)):
-            progress(done)
+        done = 0
+        for count in pool.map(fill, range(0, len(texts), _CHUNK)):
+            keep(done, vectors[done : done + count])
+            progress(count)
+            done += count
     return vectors

@@ -39,6 +39,7 @@ from models import gate
 from models.blend import default_ranking, examine, fit_fast_link, fit_ranking, with_fast
 from models.categories import fit_categories
 from models.encode import product_vectors
+from models.journal import Digests, Journal, forget
 from models.relevance import Gain, Qrels, Queries
 from models.smooth import SHARE, Smoothing, smoothed
 from models.static import fit_static
@@ -50,6 +51,7 @@ from scripts.readers import ReadReport, open_catalogue
 DEFAULT_ENCODER = Path(models.__file__).parent / "weights" / "MiniLM-L2-distilled-int8"
 _GOLDEN_QUERIES = 20
 _PROBES = 50
+Positions = npt.NDArray[np.int64]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +192,8 @@ def make_version(
 
     encoder = Encoder(arguments.encoder)
     texts = [dense_texts(product, schema) for product in products]
-    vectors = _vectors(arguments, store, encoder, products, texts, output)
+    with Journal.opened(store.folder, product_side(encoder.description), encoder.dimension) as journal:
+        vectors = _vectors(arguments, store, encoder, products, texts, output, journal)
     stored, smoothing = _smoothed(arguments, vectors.values, output)
     with store.building() as folder:
         output.say("indexing")
@@ -251,6 +254,7 @@ def make_version(
             "gate": None if source.judged is None else source.judged.save(folder),
         }
         version = store.seal(folder, content)
+    forget(store.folder)
     store.verify(version)
     gated = None if arguments.no_publish else publish_through_gate(store, version, arguments)
     published = gated is not None and gated.published
@@ -324,24 +328,42 @@ def _vectors(
     products: Sequence[Product],
     texts: Sequence[tuple[str, str]],
     output: Output,
+    journal: Journal | None,
 ) -> _Vectors:
     if arguments.vectors:
         values = _given(arguments.vectors, [product.id for product in products], encoder, texts, output)
         return _Vectors(values, 0, 0, len(products))
     values = np.empty((len(products), encoder.dimension), dtype=np.float32)
-    missing = list(range(len(products)))
+    hashes = _hashes(texts)
+    missing = np.arange(len(products))
     if arguments.reuse:
-        old = _old_vectors(store, arguments.reuse, encoder)
-        hashes = [bytes(one) for one in _hashes(texts)]
-        missing = []
-        for position, digest in enumerate(hashes):
-            if digest in old:
-                values[position] = old[digest]
-            else:
-                missing.append(position)
-    with output.progress("embedding", unit="products", total=len(missing)) as tick:
-        values[missing] = product_vectors(encoder, [texts[position] for position in missing], tick)
-    return _Vectors(values, len(missing), len(products) - len(missing), 0)
+        missing = _fill(values, hashes, missing, _old_vectors(store, arguments.reuse, encoder))
+    wanted = len(missing)
+    known = {} if journal is None else journal.read()
+    if known:
+        missing = _fill(values, hashes, missing, known)
+        output.say(f"{wanted - len(missing):,} products were embedded by a build that was cut short; going on")
+
+    def keep(start: int, made: Floats) -> None:
+        if journal is not None:
+            journal.keep(hashes[missing[start : start + len(made)]], made)
+
+    with output.progress("embedding", unit="products", total=wanted) as tick:
+        tick(wanted - len(missing))
+        values[missing] = product_vectors(encoder, [texts[position] for position in missing.tolist()], tick, keep)
+    return _Vectors(values, wanted, len(products) - wanted, 0)
+
+
+def _fill(values: Floats, hashes: Digests, missing: Positions, known: Mapping[bytes, Floats]) -> Positions:
+    """Set those of the missing that are known; the positions of the others."""
+    left = []
+    for position in missing.tolist():
+        vector = known.get(hashes[position].tobytes())
+        if vector is None:
+            left.append(position)
+        else:
+            values[position] = vector
+    return np.array(left, dtype=np.int64)
 
 
 def _share(arguments: argparse.Namespace) -> float:
@@ -413,7 +435,7 @@ def _compare(values: Floats, encoder: Encoder, texts: Sequence[tuple[str, str]],
         output.warn(f"the given vectors are {norms.mean():.3g} long: scores and the floor expect cosines (at most 1)")
 
 
-def _hashes(texts: Sequence[tuple[str, str]]) -> npt.NDArray[np.void]:
+def _hashes(texts: Sequence[tuple[str, str]]) -> Digests:
     """16 bytes a product, what --reuse compares."""
     return np.frombuffer(b"".join(bytes.fromhex(text_hash(one)) for one in texts), dtype="V16")
 
