@@ -136,8 +136,8 @@ WORKERS_REPLACED = Counter(
 )
 STAGE_FAILURES = Counter(
     "aisle_stage_failures_total",
-    "Runs of a stage that failed, by stage (embed, score) and cause (raised, not_finite, shape, stalled: kept out of "
-    "it while somebody stood still there).",
+    "Runs of a stage that failed, by stage (lexical, embed, score) and cause (raised, not_finite, shape, stalled: kept "
+    "out of it while somebody stood still there).",
     ["stage", "cause"],
     registry=REGISTRY,
 )

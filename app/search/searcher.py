@@ -42,12 +42,13 @@ from app.search.plan import (
     RANK_ERROR,
     RANK_STALLED,
     WORDS,
+    WORDS_ERROR,
     Costs,
     fitting,
     ladder,
 )
 from app.search.relax import Relaxed, nothing_left, relaxations
-from app.search.rerank import Profile, Ranked, Ranking, rank
+from app.search.rerank import TIER_DENSE, Profile, Ranked, Ranking, rank
 from app.search.rescore import RescoreJob
 from app.search.static import StaticEncoder, blended
 from app.search.understand import corrected
@@ -73,6 +74,7 @@ _EXPIRED = metrics.SKIPPED.labels("expired")
 _ENCODER_STALLED = metrics.STAGE_FAILURES.labels("embed", "stalled")
 _RANK_STALLED = metrics.STAGE_FAILURES.labels("score", "stalled")
 _RANK_RAISED = metrics.STAGE_FAILURES.labels("score", "raised")
+_WORDS_RAISED = metrics.STAGE_FAILURES.labels("lexical", "raised")
 
 
 @dataclass(eq=False, slots=True)
@@ -180,7 +182,7 @@ class Searcher:
         jobs = [job for job in jobs if not expired(job, now())]
         for job in jobs:
             job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
-            self._find_words(job)
+            self._find_words_or_do_without(job)
         self._embed(jobs, load)
         for job in jobs:
             if job.error is not None or expired(job, now()):
@@ -231,8 +233,7 @@ class Searcher:
             if job.query.text is None or not job.query.profile.uses_words:
                 raise
             _RANK_RAISED.inc()
-            frames = "".join(traceback.format_tb(error.__traceback__))  # the message may hold what was asked
-            _log.error("scoring failed with %s; the words' order is the answer\n%s", type(error).__name__, frames)
+            _log_failure("scoring", "the words' order is the answer", error)
             return self._as_found(job, RANK_ERROR)
 
     def _as_found(self, job: SearchJob, reason: str) -> SearchAnswer:
@@ -293,6 +294,19 @@ class Searcher:
         """Every row's exact features, their weighted sum, and the order."""
         rows = self.catalog.in_id_order(rows)
         return rank(rows, features.of_rows(rows, self.words, words, self.vectors, vector), profile)
+
+    def _find_words_or_do_without(self, job: SearchJob) -> None:
+        """Where the words fail the meaning alone answers, by the profile that is fitted to that."""
+        try:
+            self._find_words(job)
+        except Exception as error:  # noqa: BLE001  (whatever one search does, its batch mates are answered)
+            _WORDS_RAISED.inc()
+            _log_failure("the word search", "the meaning alone answers", error)
+            job.words = job.found = None
+            job.planned = self.ranking.profiles.get(TIER_DENSE) if job.query.profile.uses_dense else None
+            if job.planned is None:
+                job.error = Unavailable("the word search failed, and there is no profile to answer without it")
+            job.degraded.append(WORDS_ERROR)
 
     def _find_words(self, job: SearchJob) -> None:
         query = job.query
@@ -536,6 +550,12 @@ def expired(job: SearchJob, at: float) -> bool:
         job.error = DeadlineExceeded("no answer within the deadline")
         _EXPIRED.inc()
     return True
+
+
+def _log_failure(what: str, instead: str, error: Exception) -> None:
+    """Without the error's own message, which may hold what was asked."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s failed with %s; %s\n%s", what, type(error).__name__, instead, frames)
 
 
 def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], str]:

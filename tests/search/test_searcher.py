@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.errors import BadInput, EncoderUnavailable, NotFound
+from app.errors import BadInput, EncoderUnavailable, NotFound, Unavailable
+from app.index.lexical import LexicalIndex, LexicalQuery
 from app.search.rescore import RescoreJob
 from app.search.searcher import Searcher, SearchJob
 from app.types import RescoreCandidate, SearchRequest, Sort
@@ -165,6 +166,34 @@ def test_an_encoder_that_fails_leaves_the_words(tiny_searcher: Searcher, monkeyp
     assert degraded["hits"] == lexical["hits"]
     with pytest.raises(EncoderUnavailable):
         _answer(tiny_searcher, SearchRequest("steel mug", profile="dense"))
+
+
+def test_words_that_fail_leave_the_meaning(
+    tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The dense profile answers in the tier's place, and says so; the lexical profile has nothing left, and a batch
+    mate is answered in full. What was asked does not reach the log."""
+    real = LexicalIndex.search
+
+    def search(self: LexicalIndex, query: LexicalQuery, depth: int, allowed: object = None) -> object:
+        if "mug" in query.words:
+            raise RuntimeError(f"{query.words} failed")
+        return real(self, query, depth, allowed)  # type: ignore[arg-type]
+
+    dense = _answer(tiny_searcher, SearchRequest("steel mug", k=20, profile="dense"))
+    monkeypatch.setattr(LexicalIndex, "search", search)
+    struck, lexical, mate = (
+        SearchJob(tiny_searcher, tiny_searcher.query(SearchRequest(text, k=20, profile=profile)), perf_counter())
+        for text, profile in (("steel mug", "default"), ("steel mug", "lexical"), ("wool scarf", "default"))
+    )
+    tiny_searcher.search([struck, lexical, mate])
+    assert struck.answer is not None and mate.answer is not None
+    told = json.loads(b"{" + struck.answer.tail)
+    assert told["degraded"] == {"is": True, "reasons": ["words_error"]} and told["tier"] == "dense"
+    assert told["hits"] == dense["hits"]
+    assert isinstance(lexical.error, Unavailable)
+    assert not mate.answer.degraded and mate.answer.tier == "hybrid"
+    assert "RuntimeError" in caplog.text and "steel" not in caplog.text
 
 
 def test_similar_products_do_not_include_the_product_itself(tiny_searcher: Searcher) -> None:
