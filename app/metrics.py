@@ -137,7 +137,7 @@ WORKERS_REPLACED = Counter(
 STAGE_FAILURES = Counter(
     "aisle_stage_failures_total",
     "Runs of a stage that failed, by stage (lexical, embed, score) and cause (raised, not_finite, shape, stalled: kept "
-    "out of it while somebody stood still there).",
+    "out of it while somebody stood still there, standby: done by the CPU as the device failed).",
     ["stage", "cause"],
     registry=REGISTRY,
 )

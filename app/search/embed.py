@@ -15,6 +15,7 @@ from app.errors import CorruptPart, EncoderUnavailable
 from app.index.bundle import file_digest
 from app.metrics import STAGE_FAILURES
 from app.runtime.onnx import OnnxEncoder, Provider, cuda_is_built_in
+from app.runtime.standby import Standby
 from app.runtime.watch import Watch
 from app.search.probes import Probes, cosines
 from app.types import Floats
@@ -29,6 +30,7 @@ LEAST_COSINE = {"int8": 0.98, "fp16": 0.999, "fp32": 0.999}
 """Mean cosine to the fp32 network, by precision; a byte a number is kept of the probes, which costs 0.0001."""
 _TOGETHER = 16  # texts from which on the tokenizer's own threads pay
 _MOST = 65_536  # numbers of a vector, tokens of a text
+Model = OnnxEncoder | Standby
 _READINGS = 64  # texts whose tokens are remembered: as many as are under way at once
 
 
@@ -44,7 +46,6 @@ class Encoder:
         self._product_model = self._query_model
         if (folder / PRODUCT_MODEL).exists():
             self._product_model, _ = _model(folder, PRODUCT_MODEL, provider, self.description)
-        self.provider = self._query_model.provider
         # Of everything that a vector depends on, prefixes and limits too: cached vectors are kept under it.
         self.digest = f"{file_digest(folder / DESCRIPTION)} {self.precision}"
         # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
@@ -58,6 +59,17 @@ class Encoder:
         self.watch = Watch()
         if self._query_model.encode(_token_ids(self._query_tokens, "", ["probe"])).shape[1] != self.dimension:
             raise CorruptPart(f"{MODEL}: its vectors do not have {self.dimension} dimensions")
+
+    @property
+    def provider(self) -> str:
+        """Where queries are encoded now."""
+        return self._query_model.provider
+
+    @property
+    def stood_in(self) -> bool:
+        """Whether the CPU made the calling thread's last query vectors in the place of a device, which would have made
+        slightly others."""
+        return isinstance(self._query_model, Standby) and self._query_model.stood_in
 
     @property
     def batches(self) -> bool:
@@ -123,7 +135,7 @@ class Encoder:
         """Unit vectors of normalised product texts, float32 [n, dimension]. Raises EncoderUnavailable."""
         return self._vectors(self._product_model, _token_ids(self._product_tokens, self._product_prefix, texts))
 
-    def _vectors(self, model: OnnxEncoder, token_ids: Sequence[Sequence[int]]) -> Floats:
+    def _vectors(self, model: Model, token_ids: Sequence[Sequence[int]]) -> Floats:
         if self.watch.rests():
             STAGE_FAILURES.labels("embed", "stalled").inc()
             raise EncoderUnavailable("somebody stands still in the encoder; it is tried again shortly")
@@ -154,15 +166,32 @@ def _token_ids(tokenizer: Tokenizer, prefix: str, texts: Sequence[str]) -> list[
     return [one.ids for one in tokenizer.encode_batch_fast([prefix + text for text in texts])]
 
 
-def _model(folder: Path, name: str, provider: Provider, description: Mapping[str, Any]) -> tuple[OnnxEncoder, str]:
-    """The model and its precision: float16 on a GPU, where there is one and the folder has it."""
+def _model(folder: Path, name: str, provider: Provider, description: Mapping[str, Any]) -> tuple[Model, str]:
+    """The model and its precision: float16 on a GPU, where there is one and the folder has it; on any GPU with the CPU
+    at hand."""
     precision = str(description.get("precision"))
+    alone = precision == "int8"
     half = folder / HALF[name]
     if half.exists() and provider != "cpu" and cuda_is_built_in():
         model = OnnxEncoder(half, provider)
         if model.provider == "cuda":
-            return model, "fp16"
-    return OnnxEncoder(folder / name, provider, alone=precision == "int8"), precision
+            return _guarded(model, half, False, OnnxEncoder(folder / name, "cpu", alone=alone), description), "fp16"
+    model = OnnxEncoder(folder / name, provider, alone=alone)
+    if model.provider != "cuda":
+        return model, precision
+    spare = OnnxEncoder(folder / name, "cpu", alone=alone)
+    return _guarded(model, folder / name, alone, spare, description), precision
+
+
+def _guarded(
+    model: OnnxEncoder, path: Path, alone: bool, spare: OnnxEncoder, description: Mapping[str, Any]
+) -> Standby:
+    def again() -> OnnxEncoder:
+        device = OnnxEncoder(path, "cuda", alone=alone)
+        device.warm(int(description["max_query_tokens"]))
+        return device
+
+    return Standby(model, spare, again)
 
 
 def product_side(description: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from app.types import TIER_FAST, TIER_LEXICAL
 DEADLINE, LOAD = "deadline", "load"
 """Why a tier was left for a cheaper one: the time of this search would not do, or others wait."""
 ENCODER_ERROR, ENCODER_STALLED = "encoder_error", "encoder_stalled"
+ENCODER_ON_CPU = "encoder_on_cpu"
 WORDS_ERROR = "words_error"
 RANK_ERROR, RANK_STALLED = "rank_error", "rank_stalled"
 """Other reasons for an answer below its tier: a stage failed, or somebody stood still in it."""

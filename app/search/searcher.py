@@ -38,6 +38,7 @@ from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.plan import (
     DEADLINE,
     ENCODER_ERROR,
+    ENCODER_ON_CPU,
     ENCODER_STALLED,
     RANK_ERROR,
     RANK_STALLED,
@@ -372,8 +373,11 @@ class Searcher:
         started = perf_counter()
         try:
             vectors = self.query_vectors([job.query.text or "" for job in jobs], jobs[0].profile)
+            stood_in = self.encoder.stood_in and not jobs[0].profile.looked_up
             for job, vector in zip(jobs, vectors, strict=True):
                 job.vector = vector
+                if stood_in:
+                    job.degraded.append(ENCODER_ON_CPU)
         except EncoderUnavailable:
             for job in jobs:
                 job.degraded.append(ENCODER_ERROR)
