@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.faults import Fault, offered_version
 from tests.promises.forms import forms
 from tests.promises.hostile import CPU_S, MEMORY_BYTES, opener
