@@ -52,6 +52,7 @@ async def _seen(true: Callable[[], Awaitable[bool]]) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.promise("L3", "a change is found within a second")
 async def test_a_put_product_is_found_within_a_second(bundles: Path, client: Client) -> None:
     """By its words, its id and its price; as a list and as lines; put again it is replaced."""
     async with client(bundles, open=True) as http:
@@ -78,6 +79,7 @@ async def test_a_put_product_is_found_within_a_second(bundles: Path, client: Cli
         assert changes == {"sequence": 3, "products": 2}
 
 
+@pytest.mark.promise("L3", "a cached answer ends with a change", control="it was cached before, and is again after")
 async def test_a_price_and_a_stock_are_seen_in_cached_answers(bundles: Path, client: Client) -> None:
     """An answer that was cached before the change is not given after it; the same search is cached again."""
     async with client(bundles, open=True) as http:
@@ -148,6 +150,7 @@ async def test_a_change_that_cannot_be_meant_is_refused_and_not_kept(
     assert ChangeLog(_log(bundles)).news() == []
 
 
+@pytest.mark.promise("L1", "what cannot be kept is not acknowledged: 503")
 async def test_where_changes_cannot_be_kept_callers_are_told(bundles: Path, client: Client) -> None:
     """A folder that cannot be written: 503 with the reason, and searches go on."""
     async with client(bundles, open=True, changes=Path("/proc/aisle")) as http:
@@ -239,6 +242,7 @@ def _versions(service: Served) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.promise("L3", "each process shows every change after a second")
 def test_processes_share_a_log(bundles: Path) -> None:
     """Whichever keeps a change, each shows it within a second."""
     with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2") as service:

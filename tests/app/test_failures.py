@@ -103,6 +103,12 @@ def test_every_row_has_its_exercise_and_every_exercise_its_row() -> None:
     assert len(ROWS) == len({row.name for row in ROWS})
 
 
+@pytest.mark.promise(
+    "F1",
+    "whatever fails shows as the README's table says: statuses, tiers, reasons",
+    control="each exercise asserts that its fault struck",
+    metric="the row's own metric moves",
+)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace(" ", "-"))
 async def test_what_fails_shows_as_the_table_says(
     row: Row,

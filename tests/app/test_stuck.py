@@ -90,6 +90,12 @@ async def test_a_hundred_stalls_of_every_worker(
     assert float(np.percentile(probes.ms, 99)) <= 50.0
 
 
+@pytest.mark.promise(
+    "B8",
+    "/readyz 503 while eight hang, 200 after; the words answer",
+    control="the workers were held",
+    metric="aisle_workers_replaced_total, aisle_ready",
+)
 async def test_eight_that_hang_take_the_process_out_of_readiness_until_they_come_back(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,11 @@ async def test_many_mutated_requests_find_no_server_error(service: Served) -> No
     await _survives(service, 10_000)
 
 
+@pytest.mark.promise(
+    "S2",
+    "400 and closed, nothing smuggled is answered",
+    control="sound requests in a row are all answered, on a connection that stays",
+)
 @pytest.mark.parametrize("name", DESYNC)
 async def test_what_proxies_may_read_otherwise_is_refused_and_the_connection_shut(service: Served, name: str) -> None:
     """One 400 and the end: what follows on the connection is never taken for a request. (The control: a sound request

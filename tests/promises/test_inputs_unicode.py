@@ -57,6 +57,12 @@ async def _search(http: httpx.AsyncClient, query: str, **more: Any) -> httpx.Res
     return await http.post("/v1/search", json={"query": query, "timeout_ms": 20_000, **more})
 
 
+@pytest.mark.promise(
+    "S5",
+    "composed ≡ decomposed: one ranking, one key of the cache",
+    control="texts that only look alike have keys of their own",
+    metric="the second is answered from the cache",
+)
 @pytest.mark.parametrize("text", [*_SCRIPTS.values(), "Étoile crème brûlée", "Å Ω ﬁ"], ids=str)
 async def test_two_spellings_of_one_text_are_one_query(tiny_bundles: Path, client: Client, text: str) -> None:
     """Composed and decomposed: the same ranking, and the second comes from the cache."""
@@ -67,12 +73,16 @@ async def test_two_spellings_of_one_text_are_one_query(tiny_bundles: Path, clien
     assert (first["cached"], second["cached"]) == (False, True)
 
 
+@pytest.mark.promise("S5", "homoglyphs are another query")
 async def test_another_text_is_another_query(tiny_searcher: Searcher) -> None:
     """The control: the key tells texts apart that only look alike."""
     texts = ["steel mug", _STRANGE["homoglyphs"], "steel mugs"]
     assert len({tiny_searcher.query(SearchRequest(text)).parts for text in texts}) == len(texts)
 
 
+@pytest.mark.promise(
+    "S5", "0 5xx by body, filter, rescoring and address", control="full-width letters find what plain ones find"
+)
 @pytest.mark.parametrize("name", _STRANGE)
 async def test_strange_text_is_answered_or_refused(tiny_bundles: Path, client: Client, name: str) -> None:
     """By address as by body, in a filter as in a query."""
@@ -90,6 +100,7 @@ async def test_strange_text_is_answered_or_refused(tiny_bundles: Path, client: C
             assert answers[0].json()["hits"] == (await _search(http, "steel mug")).json()["hits"]
 
 
+@pytest.mark.promise("S5", "1,000,000 characters are 422 or 413")
 async def test_a_million_characters_are_refused(tiny_bundles: Path, client: Client) -> None:
     """Of one byte or of four; nothing is encoded for them."""
     async with client(tiny_bundles) as http:
