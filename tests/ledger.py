@@ -88,7 +88,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         both = [*_read(folder / "promises.json"), *self.entries]
         merged = {(one.test, one.promise, one.form): one for one in both}
-        entries = sorted(merged.values(), key=lambda one: (one.promise, one.form != "fast", one.test))
+        entries = sorted(merged.values(), key=lambda one: (_place(one.promise), one.form != "fast", one.test))
         (folder / "promises.json").write_text(json.dumps([asdict(one) for one in entries], indent=1) + "\n")
         (folder / "promises.md").write_text(table(entries))
 
@@ -96,7 +96,7 @@ class Ledger:
 def lines(entries: Sequence[Entry]) -> list[str]:
     """A line for each promise and form, the findings of its tests behind each other."""
     told = []
-    for promise in sorted({one.promise for one in entries}):
+    for promise in sorted({one.promise for one in entries}, key=_place):
         for form in FORMS:
             found = [one for one in entries if (one.promise, one.form) == (promise, form)]
             if found:
@@ -114,6 +114,11 @@ def table(entries: Sequence[Entry]) -> str:
         cells = (one.promise, one.form, one.bar, one.figure, kept, one.control, one.metric, one.seed, one.at)
         rows.append("| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _place(promise: str) -> tuple[str, int]:
+    """S10 comes after S9."""
+    return promise[:1], int(promise[1:])
 
 
 def _words(test: str) -> str:

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app import metrics
 from app.search.searcher import Searcher
 from app.types import SearchRequest
 from tests.conftest import Client
+from tests.ledger import Promise
+from tests.promises.forms import forms
 
 _SCRIPTS = {
     "Latin": "Étoile wireless",
@@ -140,12 +143,19 @@ def _ask_many(bundles: Path, client: Client, count: int) -> int:
     return answered
 
 
-def test_no_text_is_a_server_error(tiny_bundles: Path, client: Client) -> None:
-    """Six hundred generated ones."""
-    assert _ask_many(tiny_bundles, client, 600) > 300
+@pytest.mark.parametrize("count", forms(600, 5_000))
+def test_no_text_is_a_server_error(tiny_bundles: Path, client: Client, promise: Promise, count: int) -> None:
+    """Generated ones, each answered or refused."""
+    with promise("S5", f"0 5xx of {count:,} generated texts") as found:
+        before = _asked()
+        answered = _ask_many(tiny_bundles, client, count)
+        found.figure = f"{count:,} generated texts: {answered:,} answered, the others refused, 0 5xx"
+        found.control = "more than half are answered: they reach the ranking"
+        found.metric = f"aisle_http_requests_total +{_asked() - before:.0f}"
+        assert answered > count / 2
+        assert _asked() - before >= answered
 
 
-@pytest.mark.deep
-def test_no_text_of_five_thousand_is_a_server_error(tiny_bundles: Path, client: Client) -> None:
-    """The same with more."""
-    assert _ask_many(tiny_bundles, client, 5_000) > 2_500
+def _asked() -> float:
+    samples = (one for family in metrics.REGISTRY.collect() for one in family.samples)
+    return sum(one.value for one in samples if one.name == "aisle_http_requests_total")
