@@ -74,7 +74,7 @@ deep: ## the long tests and those that compare timings (ARGS= for a part)
 promises: ## the long form of the promises' tests, with a table in artifacts/promises.md (ARGS="-k swap" for a part)
 	@+$(ALONE) $(TESTING)
 	@mkdir -p artifacts
-	@$(PY) -m pytest tests/promises -m deep --junitxml=artifacts/junit-promises.xml $(ARGS)
+	@$(PY) -m pytest -m "deep and promise" --junitxml=artifacts/junit-promises.xml $(ARGS)
 
 bench: bundles ## measure the demo collections and the field's usual way beside them
 	@+$(ALONE) $(BENCHING)

@@ -21,7 +21,7 @@ from tests import tiny
 from tests.redis_server import redis_server
 
 __all__ = ["redis_server"]
-pytest_plugins = ["tests.skips"]
+pytest_plugins = ["tests.ledger", "tests.skips"]
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data"

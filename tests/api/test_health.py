@@ -13,6 +13,7 @@ from tests.api.conftest import client_of
 from tests.api.stub_service import StubService
 
 
+@pytest.mark.promise("C1", "/readyz 503 until ready and while draining")
 @pytest.mark.parametrize(
     ("started", "ready", "draining", "statuses"),
     [

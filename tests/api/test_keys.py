@@ -104,6 +104,7 @@ def test_the_methods_of_a_path_may_differ_in_who_may_call_them() -> None:
         route("/v1/products/{id}", {"get": SEARCH}, get=_handler, put=_handler)
 
 
+@pytest.mark.promise("S8", "401, told how a key is sent", metric="aisle_auth_refused_total by its reason")
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
@@ -147,6 +148,12 @@ async def test_what_shows_nothing_secret_stays_open(locked: httpx.AsyncClient, p
     assert (await locked.get(path, headers=_bearer("wrong"))).status_code == 200
 
 
+@pytest.mark.promise(
+    "S8",
+    "200 with the scope, 403 without",
+    control="every route is tried with every key",
+    metric="aisle_auth_refused_total{reason=scope}",
+)
 @pytest.mark.parametrize(
     ("method", "path", "let_in"),
     [
@@ -191,6 +198,12 @@ async def test_a_refusal_comes_before_the_body(locked: httpx.AsyncClient) -> Non
     assert asked == 1
 
 
+@pytest.mark.promise(
+    "S8",
+    "expired 401, not yet expired 200",
+    control="both kinds in one file",
+    metric="aisle_auth_refused_total{reason=expired}",
+)
 async def test_an_expired_key_is_refused_and_one_that_is_not_yet_is_let_in(service: StubService, ring: Ring) -> None:
     """Dates count to their end, datetimes to their second, in UTC where they name no zone."""
     over = [ring.add("past", "search", when) for when in ("2020-01-01", "2020-01-01T10:00:00+02:00")]
@@ -207,6 +220,9 @@ async def test_an_expired_key_is_refused_and_one_that_is_not_yet_is_let_in(servi
     assert expiry("1970-01-01T00:01:00") == expiry("1970-01-01T02:01:00+02:00") == 60
 
 
+@pytest.mark.promise(
+    "S8", "two keys count during a rotation, then the new one alone", control="the old one is 401 afterwards"
+)
 async def test_a_key_is_rotated_without_a_pause(
     service: StubService, ring: Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +291,9 @@ def test_the_file_is_looked_at_once_a_second_at_most(ring: Ring, monkeypatch: py
     assert 9 <= looks - 1 <= 10
 
 
+@pytest.mark.promise(
+    "S8", "as many comparisons for the first key, the last and none", control="comparisons are counted"
+)
 def test_every_key_is_compared_to_the_end_and_in_constant_time(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many comparisons for the first key, the last and none; digests are compared, never the keys."""
     compared: list[tuple[bytes, bytes]] = []
@@ -294,6 +313,7 @@ def test_every_key_is_compared_to_the_end_and_in_constant_time(ring: Ring, monke
     assert counts == [len(ring.keys)] * (len(ring.keys) + 1)
 
 
+@pytest.mark.promise("S8", "nothing of a key is stored", control="its digest is")
 def test_only_digests_are_stored(ring: Ring) -> None:
     """Nothing of a key is in the file, which is for its owner alone; a key has 32 random bytes."""
     text = ring.path.read_text()
@@ -402,6 +422,7 @@ async def test_a_file_of_keys_outweighs_an_open_service(ring: Ring) -> None:
         assert (await http.post("/v1/versions/rollback", headers=_bearer(ring.keys["admin"]))).status_code == 200
 
 
+@pytest.mark.promise("S10", "no key in an answer or the log", control="the log tells of each failure")
 async def test_no_key_is_ever_in_the_log_or_an_answer(
     service: StubService, ring: Ring, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

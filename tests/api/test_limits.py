@@ -47,6 +47,7 @@ CASES: list[tuple[str, dict[str, Any], str, Any, Any]] = [
 ]
 
 
+@pytest.mark.promise("S6", "at the limit 200, one beyond 422 or 413", control="each limit is tried from both sides")
 @pytest.mark.parametrize(("path", "rest", "name", "most", "beyond"), CASES)
 async def test_a_body_at_its_limit_is_served_and_one_beyond_is_not(
     client: httpx.AsyncClient, path: str, rest: dict[str, Any], name: str, most: Any, beyond: Any
@@ -59,6 +60,7 @@ async def test_a_body_at_its_limit_is_served_and_one_beyond_is_not(
     assert name in refused.text or "at most" in refused.text
 
 
+@pytest.mark.promise("S6", "at the limit 200, one beyond 422", control="each limit is tried from both sides")
 @pytest.mark.parametrize(
     ("path", "most", "beyond"),
     [

@@ -71,6 +71,9 @@ async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_refused(make_app
             assert response.headers["Content-Type"] == "application/problem+json"
 
 
+@pytest.mark.promise(
+    "S4", "declared: not a byte read; streamed: no further than the limit", control="the stream has no end"
+)
 async def test_an_oversized_body_is_refused_before_it_is_read(make_app: Callable[..., FastAPI]) -> None:
     """By its declared length: not a byte is asked for; one that streams is read no further than the limit."""
     read = 0
@@ -171,6 +174,12 @@ def _series() -> int:
     return sum(1 for metric in REGISTRY.collect() for s in metric.samples if s.name == "aisle_http_requests_total")
 
 
+@pytest.mark.promise(
+    "S7",
+    "10,000 random requests add 0 series to all metrics",
+    control="a label that was not there before is seen",
+    metric="all of the registry",
+)
 async def test_ten_thousand_strange_requests_add_no_series_to_any_metric(make_app: Callable[..., FastAPI]) -> None:
     """Paths, query strings, methods, collections, ids, headers and keys at random, once the first thousand have met
     every route with every outcome; positive control: a label that was not there before is seen."""

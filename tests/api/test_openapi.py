@@ -89,6 +89,7 @@ def test_every_shape_that_is_referred_to_exists() -> None:
     assert schemas.SearchBody.__name__ in names
 
 
+@pytest.mark.promise("S1", "0 5xx, 0 answers against the document, wrong data refused; 150 cases an operation")
 @schema.parametrize()
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_generated_requests_are_answered_as_documented(case: schemathesis.Case) -> None:
@@ -98,6 +99,11 @@ def test_generated_requests_are_answered_as_documented(case: schemathesis.Case) 
     case.call_and_validate()
 
 
+@pytest.mark.promise(
+    "S8",
+    "401 without a key or with another, by every operation",
+    control="the same requests with the key are answered as documented",
+)
 @keyed_schema.parametrize()
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_generated_requests_need_a_key_where_keys_are_asked_for(case: schemathesis.Case) -> None:
@@ -115,6 +121,9 @@ def test_generated_requests_need_a_key_where_keys_are_asked_for(case: schemathes
         assert (case.call(headers=headers).status_code == 401) == takes_one
 
 
+@pytest.mark.promise(
+    "S1", "0 5xx, 0 answers against the document, wrong data refused; 800 cases an operation, the edge alone"
+)
 @pytest.mark.deep
 @schema.parametrize()
 @settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))

@@ -126,6 +126,7 @@ LIMITS: list[tuple[str, Any, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.promise("S6", "at the limit 200, one beyond 422, named", control="each limit is tried from both sides")
 @pytest.mark.parametrize(("name", "most", "beyond"), LIMITS)
 async def test_limits_hold_at_the_limit_and_one_beyond(
     client: httpx.AsyncClient, name: str, most: Any, beyond: Any

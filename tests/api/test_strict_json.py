@@ -86,6 +86,9 @@ CORPUS: dict[str, tuple[bytes, int]] = {
 }
 
 
+@pytest.mark.promise(
+    "S3", "0 5xx, each body has its written answer", control="sound bodies among them are answered 200"
+)
 @pytest.mark.parametrize("name", CORPUS)
 async def test_each_body_of_the_corpus_has_its_answer(client: httpx.AsyncClient, name: str) -> None:
     """400 for what is no JSON, 422 for what is the wrong JSON, as a problem document."""
@@ -97,6 +100,7 @@ async def test_each_body_of_the_corpus_has_its_answer(client: httpx.AsyncClient,
         assert len(response.content) < 5000
 
 
+@pytest.mark.promise("S3", "0 5xx, each content type has its written answer", control="JSON types are answered 200")
 @pytest.mark.parametrize(
     ("content_type", "status"),
     [

@@ -35,6 +35,7 @@ def _paths(**settings: Any) -> set[str]:
     return {one.endpoint.path for one in routes if isinstance(one, Route)}
 
 
+@pytest.mark.promise("S14", "no route that nobody expects, documents off", control="switched on they are there")
 def test_a_service_as_it_comes_has_no_documents_and_no_route_that_nobody_expects() -> None:
     """/docs and /openapi.json come with AISLE_DOCS alone, and nothing for debugging with anything."""
     asked = {path for path in _paths() if path.startswith(("/v1/", "/v2/", "/rerank"))} - _BESIDE
@@ -44,6 +45,9 @@ def test_a_service_as_it_comes_has_no_documents_and_no_route_that_nobody_expects
     assert not any("debug" in path for path in _paths(docs=True))
 
 
+@pytest.mark.promise(
+    "S14", "403 without keys, 401 and 403 with others, open with the admin's", control="the admin's key is let in"
+)
 async def test_administration_is_closed_until_keys_or_the_owner_open_it(
     tiny_bundles: Path, tmp_path: Path, client: Client
 ) -> None:
@@ -70,6 +74,7 @@ async def _status(http: httpx.AsyncClient, method: str, path: str, key: str | No
     return (await http.request(method, path, headers=headers)).status_code
 
 
+@pytest.mark.promise("S14", "no deployment is open or shows documents")
 @pytest.mark.parametrize("place", ["docker-compose.yml", "deploy/kubernetes/base/configmap.yaml", "Dockerfile"])
 def test_nothing_that_is_deployed_is_open_or_shows_its_documents(place: str) -> None:
     """AISLE_OPEN is for `make run` on the loopback alone, AISLE_DOCS for whoever asks."""

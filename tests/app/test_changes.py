@@ -20,6 +20,9 @@ from app.index.bundle import BundleStore
 from app.index.changes import ChangeLog, Edit
 from tests.app.server import Served, served
 from tests.conftest import Client
+from tests.ledger import Promise
+from tests.promises.forms import forms
+from tests.promises.running import metric
 
 _NDJSON = {"content-type": "application/x-ndjson"}
 _SEEN_WITHIN_S = 1.0
@@ -52,6 +55,7 @@ async def _seen(true: Callable[[], Awaitable[bool]]) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.promise("L3", "a change is found within a second")
 async def test_a_put_product_is_found_within_a_second(bundles: Path, client: Client) -> None:
     """By its words, its id and its price; as a list and as lines; put again it is replaced."""
     async with client(bundles, open=True) as http:
@@ -78,6 +82,7 @@ async def test_a_put_product_is_found_within_a_second(bundles: Path, client: Cli
         assert changes == {"sequence": 3, "products": 2}
 
 
+@pytest.mark.promise("L3", "a cached answer ends with a change", control="it was cached before, and is again after")
 async def test_a_price_and_a_stock_are_seen_in_cached_answers(bundles: Path, client: Client) -> None:
     """An answer that was cached before the change is not given after it; the same search is cached again."""
     async with client(bundles, open=True) as http:
@@ -148,6 +153,7 @@ async def test_a_change_that_cannot_be_meant_is_refused_and_not_kept(
     assert ChangeLog(_log(bundles)).news() == []
 
 
+@pytest.mark.promise("L1", "what cannot be kept is not acknowledged: 503")
 async def test_where_changes_cannot_be_kept_callers_are_told(bundles: Path, client: Client) -> None:
     """A folder that cannot be written: 503 with the reason, and searches go on."""
     async with client(bundles, open=True, changes=Path("/proc/aisle")) as http:
@@ -239,6 +245,7 @@ def _versions(service: Served) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.promise("L3", "each process shows every change after a second")
 def test_processes_share_a_log(bundles: Path) -> None:
     """Whichever keeps a change, each shows it within a second."""
     with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2") as service:
@@ -253,45 +260,64 @@ def test_processes_share_a_log(bundles: Path) -> None:
     assert [change.sequence for change in ChangeLog(bundles / "changes").news()] == list(range(1, 21))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.deep)])
-def test_no_acknowledged_change_is_lost_to_a_kill_of_the_service(bundles: Path, kills: int) -> None:
+@pytest.mark.parametrize("kills", forms(3, 60))
+def test_no_acknowledged_change_is_lost_to_a_kill_of_the_service(bundles: Path, promise: Promise, kills: int) -> None:
     """Killed at some moment while it keeps changes; what it acknowledged is served by the next."""
     acknowledged: dict[str, float] = {}
-    for turn in range(kills):
-        with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="1") as service, httpx.Client() as http:
-            for id, price in acknowledged.items():
-                found = http.get(f"{service.address}/v1/products/{id}").raise_for_status()
-                assert found.json()["product"]["price"] == price
-            until = time.monotonic() + 0.3 + 0.01 * turn
-            number = 0
-            while time.monotonic() < until:
-                id, price = f"n{turn}-{number % 7}", float(number)
-                body = [{"id": id, "title": "zebra", "price": price}]
-                if http.put(f"{service.address}/v1/products", json=body).status_code == 200:
-                    acknowledged[id] = price
-                number += 1
-            service.process.send_signal(signal.SIGKILL)
-            service.process.wait()
-    assert len(acknowledged) >= kills
+    kept = counted = 0.0
+    with promise("L1", f"{kills} kills of the service: every acknowledged change is served by the next") as entry:
+        for turn in range(kills):
+            with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="1") as service, httpx.Client() as http:
+                for id, price in acknowledged.items():
+                    found = http.get(f"{service.address}/v1/products/{id}").raise_for_status()
+                    assert found.json()["product"]["price"] == price
+                until = time.monotonic() + 0.3 + 0.01 * turn
+                number = 0
+                while time.monotonic() < until:
+                    id, price = f"n{turn}-{number % 7}", float(number)
+                    body = [{"id": id, "title": "zebra", "price": price}]
+                    if http.put(f"{service.address}/v1/products", json=body).status_code == 200:
+                        acknowledged[id] = price
+                        kept += 1
+                    number += 1
+                counted += metric(service.address, "aisle_changes_total", op="put")
+                service.process.send_signal(signal.SIGKILL)
+                assert service.process.wait() == -signal.SIGKILL
+        entry.figure = f"{kills} kills of the service: {kept:,.0f} changes acknowledged, 0 lost"
+        entry.control = f"each ended by SIGKILL; {len(acknowledged)} products are compared at each start but the first"
+        entry.metric = f"aisle_changes_total{{op=put}} +{counted:.0f}"
+        assert len(acknowledged) >= kills
+        assert counted == kept
 
 
-@pytest.mark.parametrize("seconds", [8.0, pytest.param(60.0, marks=pytest.mark.deep)])
-def test_no_answer_shows_a_product_as_it_was_more_than_a_second_ago(bundles: Path, seconds: float) -> None:
+@pytest.mark.parametrize("seconds", forms(8.0, 60.0))
+def test_no_answer_shows_a_product_as_it_was_more_than_a_second_ago(
+    bundles: Path, promise: Promise, seconds: float
+) -> None:
     """Twenty updates a second, while three clients search, filter and browse, cached and not: prices only rise, so one
     that is too low is too old. The control: an answer held back for two seconds would be told."""
     ids = [f"p{number:03}" for number in range(0, 60, 6)]
     kept: dict[str, list[tuple[float, float]]] = {id: [(0.0, 0.0)] for id in ids}
-    with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2") as service:
-        end = time.monotonic() + seconds
-        with ThreadPoolExecutor(4) as pool:
-            readers = [pool.submit(_read_until, service, end, number) for number in range(3)]
-            _update_until(service, end, ids, kept)
-            seen = [one for reader in readers for one in reader.result()]
-    assert len(seen) > 20 * seconds and sum(len(prices) for prices in kept.values()) > 15 * seconds
-    stale = [one for one in seen if one[2] < _least(kept[one[1]], one[0] - _SEEN_WITHIN_S)]
-    assert stale == []
-    late = [one for one in seen if one[2] < _least(kept[one[1]], one[0] + 1.0)]
-    assert late, "the control: nothing changed while it was looked at"
+    with promise("L3", f"{seconds:.0f} s at 20 updates a second: no answer older than a second") as found:
+        with served(bundles, AISLE_OPEN="1", AISLE_PROCESSES="2") as service:
+            end = time.monotonic() + seconds
+            with ThreadPoolExecutor(4) as pool:
+                readers = [pool.submit(_read_until, service, end, number) for number in range(3)]
+                _update_until(service, end, ids, kept)
+                seen = [one for reader in readers for one in reader.result()]
+            counted = metric(service.address, "aisle_changes_total", op="patch")
+        updates = sum(len(prices) - 1 for prices in kept.values())
+        stale = [one for one in seen if one[2] < _least(kept[one[1]], one[0] - _SEEN_WITHIN_S)]
+        late = [one for one in seen if one[2] < _least(kept[one[1]], one[0] + 1.0)]
+        found.figure = (
+            f"{seconds:.0f} s, two processes: {len(stale)} of {len(seen):,} products shown older than a second"
+        )
+        found.control = f"held against what was so a second later, {len(late):,} are too old"
+        found.metric = f"aisle_changes_total{{op=patch}} +{counted:.0f}"
+        assert len(seen) > 20 * seconds and sum(len(prices) for prices in kept.values()) > 15 * seconds
+        assert stale == []
+        assert late, "the control: nothing changed while it was looked at"
+        assert counted == updates
 
 
 def _least(prices: list[tuple[float, float]], at: float) -> float:

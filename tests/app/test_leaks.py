@@ -97,6 +97,11 @@ def _errors(address: str, key: str) -> list[httpx.Response]:
     return [answer for answer in answers if answer.status_code >= 400]
 
 
+@pytest.mark.promise(
+    "S10",
+    "no canary in any 4xx or 5xx body, header or log line; no path, no frame",
+    control="an error that holds the canary on purpose shows it",
+)
 def test_no_error_and_no_log_line_holds_a_secret(secret: tuple[Served, str]) -> None:
     """Bodies, headers and the whole log of a service under wrong requests of every kind; no answer shows a path of the
     machine or a frame of the code. What a search was for is in the log only where it was asked for."""
@@ -115,6 +120,11 @@ def test_no_error_and_no_log_line_holds_a_secret(secret: tuple[Served, str]) -> 
         _until_logged(service, "asked-for")
 
 
+@pytest.mark.promise(
+    "S7",
+    "every line of the log is of the service's own making",
+    control="the hostile text is in the log, escaped; a raw code would be seen",
+)
 def test_what_a_caller_sends_is_never_raw_in_the_log(secret: tuple[Served, str]) -> None:
     """Line breaks and terminal codes in queries, names, ids, paths and headers: each line of the log is a line of the
     service's own making; the query is there, escaped."""
@@ -147,6 +157,7 @@ def _until_logged(service: Served, text: str) -> None:
     raise AssertionError(f"{text!r} is not in the log")
 
 
+@pytest.mark.promise("S10", "the control: a planted leak is seen")
 async def test_a_leak_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
     """Positive control: an error whose text holds the canary on purpose shows it, and one that was not foreseen shows
     neither it nor a path, in the answer or in the log."""

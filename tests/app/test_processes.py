@@ -39,6 +39,12 @@ def test_each_of_several_processes_answers_and_a_scrape_sums_them(tiny_bundles: 
         assert not [pid for pid in _members(service) if _runs(pid)]
 
 
+@pytest.mark.promise(
+    "C4",
+    "kill -9 of one of two processes: the other answers, a third begins, counts stay",
+    control="the process is gone",
+    metric="aisle_process_starts_total",
+)
 def test_a_process_that_is_killed_is_replaced_while_the_others_answer(tiny_bundles: Path) -> None:
     """Its connections are lost, new ones are not; what it counted stays counted."""
     with served(tiny_bundles, AISLE_PROCESSES="2") as service:
@@ -116,6 +122,7 @@ def test_a_port_that_is_taken_is_an_error_though_it_could_be_shared(tiny_bundles
         assert "Traceback" not in second.stderr
 
 
+@pytest.mark.promise("C1", "nothing to serve: exit 1, one clear line from several processes")
 def test_nothing_to_serve_ends_with_one_line_however_many_were_to_serve_it(tmp_path: Path) -> None:
     """The first process says why; the others are not begun."""
     command = [sys.executable, "-m", "scripts.cli", "serve", "--bundles", str(tmp_path), "--port", "0"]

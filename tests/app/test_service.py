@@ -51,6 +51,7 @@ async def test_a_repeated_search_is_served_from_the_first_level(tiny_bundles: Pa
         assert not (await _search(http, "steel mug", k=3))["cached"]
 
 
+@pytest.mark.promise("A1", "in health, Redis serves what another process computed")
 async def test_the_second_level_serves_what_another_process_computed(
     tiny_bundles: Path, client: Client, redis_server: RedisServer
 ) -> None:
@@ -193,6 +194,9 @@ async def test_an_item_is_rescored_at_one_tier(
         assert item["results"] == lexical["results"]
 
 
+@pytest.mark.promise(
+    "A5", "500 concurrent identical misses: 1 run of the encoder, one answer", control="all wait for the same run"
+)
 async def test_five_hundred_identical_misses_encode_once(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

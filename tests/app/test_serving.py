@@ -31,6 +31,9 @@ def test_one_address_is_printed_and_answers(tiny_bundles: Path) -> None:
         assert service.stop() == 0
 
 
+@pytest.mark.promise(
+    "C2", "after SIGTERM every search of the drain is answered", control="/readyz 503 was seen meanwhile"
+)
 def test_a_stop_drains_first_and_loses_nothing(tiny_bundles: Path) -> None:
     """After SIGTERM it says "not ready" and still answers; every search sent until the end of the drain is answered."""
     with served(tiny_bundles, AISLE_DRAIN_S="1") as service, httpx.Client(base_url=service.address) as http:
@@ -84,6 +87,7 @@ def test_prometheus_scrapes_it(tiny_bundles: Path, tmp_path: Path) -> None:
             scraper.wait(timeout=30)
 
 
+@pytest.mark.promise("C1", "nothing to serve: exit 1, one clear line")
 def test_nothing_to_serve_ends_with_one_clear_line(tmp_path: Path) -> None:
     """No traceback; exit code 1."""
     done = _serve("--bundles", str(tmp_path), "--port", "0")

@@ -15,6 +15,7 @@ from app import metrics
 from app.runtime.batcher import MOST_GIVEN_UP
 from tests.app import faults
 from tests.conftest import Client
+from tests.ledger import Entry, Promise
 
 _WAITING = 64
 _STALL_S = 2.0
@@ -29,6 +30,8 @@ class _Probes:
 
     def __init__(self) -> None:
         self.ms: list[float] = []
+        self.struck = 0
+        self.refused = 0.0
         self.longest = 0.0
 
     async def run(self, http: httpx.AsyncClient) -> None:
@@ -61,6 +64,7 @@ async def _rounds(bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
                     flood.append(asyncio.create_task(ask(f"folding lamp {number} {len(flood)}")))
                     await asyncio.sleep(0.01)
                 assert fault.struck >= 2, "the fault did not happen"
+                probes.struck += fault.struck
             await asyncio.gather(*flood)
             answer = await http.post("/v1/search", json={"query": f"quiet kettle {number}", "timeout_ms": 5000})
             assert answer.status_code == 200 and answer.json()["hits"], "a round left something locked"
@@ -70,26 +74,46 @@ async def _rounds(bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
     assert set(statuses) <= {200, 429, 503, 504} and statuses[429] > 0 and statuses[200] > 0, statuses
     assert _value("aisle_refused_total", reason="queue_full") > refused
     assert 0 < probes.longest <= _WAITING
+    probes.refused = _value("aisle_refused_total", reason="queue_full") - refused
     return probes
 
 
+def _tell(found: Entry, probes: _Probes, count: int) -> None:
+    found.figure = (
+        f"{count} rounds: {len(probes.ms):,} probes, p99 {np.percentile(probes.ms, 99):.1f} ms, most "
+        f"{max(probes.ms):.0f} ms; at most {probes.longest:.0f} of {_WAITING} waited; each round's last search answered"
+    )
+    found.control = f"{probes.struck} calls stood still for {_STALL_S:g} s"
+    found.metric = f"aisle_refused_total{{reason=queue_full}} +{probes.refused:.0f}"
+
+
 async def test_stalls_of_every_worker_leave_the_loop_free_and_nothing_locked(
-    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch, promise: Promise
 ) -> None:
     """Two rounds, counted: probes answered, queue bounded, no 500, and all is well afterwards."""
-    probes = await _rounds(tiny_bundles, client, monkeypatch, 2)
-    assert len(probes.ms) > 100 and max(probes.ms) < _STALL_S * 1e3 / 2
+    with promise("B8", "2 rounds: queue bounded, no deadlock, /livez answered throughout") as found:
+        probes = await _rounds(tiny_bundles, client, monkeypatch, 2)
+        _tell(found, probes, 2)
+        assert len(probes.ms) > 100 and max(probes.ms) < _STALL_S * 1e3 / 2
 
 
 @pytest.mark.deep
 async def test_a_hundred_stalls_of_every_worker(
-    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch, promise: Promise
 ) -> None:
     """And p99 of /livez is at most 50 ms."""
-    probes = await _rounds(tiny_bundles, client, monkeypatch, 100)
-    assert float(np.percentile(probes.ms, 99)) <= 50.0
+    with promise("B8", "100 rounds: queue bounded, no deadlock, /livez p99 ≤ 50 ms") as found:
+        probes = await _rounds(tiny_bundles, client, monkeypatch, 100)
+        _tell(found, probes, 100)
+        assert float(np.percentile(probes.ms, 99)) <= 50.0
 
 
+@pytest.mark.promise(
+    "B8",
+    "/readyz 503 while eight hang, 200 after; the words answer",
+    control="the workers were held",
+    metric="aisle_workers_replaced_total, aisle_ready",
+)
 async def test_eight_that_hang_take_the_process_out_of_readiness_until_they_come_back(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def hadolint(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, "-"], input=text, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.promise("S11", "hadolint: 0")
 def test_the_dockerfile_is_clean_under_hadolint() -> None:
     """No finding; and the linter does find something in a careless Dockerfile."""
     assert hadolint((ROOT / "Dockerfile").read_text()).stdout == ""
@@ -54,6 +55,7 @@ def test_every_install_in_the_image_is_held_by_hashes() -> None:
     assert all("--require-hashes" in one or "--no-index" in one for one in installs)
 
 
+@pytest.mark.promise("M5", "the compose file satisfies its schema")
 def test_the_compose_file_satisfies_the_compose_schema() -> None:
     """check-jsonschema's copy of the Compose specification accepts the file."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
@@ -61,6 +63,7 @@ def test_the_compose_file_satisfies_the_compose_schema() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.promise("S11", "read-only, no capability, no new privilege")
 @pytest.mark.parametrize("name", ["aisle-cpu", "aisle-gpu", "redis", "prometheus"])
 def test_a_compose_service_can_write_nowhere_and_gain_nothing(name: str) -> None:
     """Read-only root, no capability, no new privileges, non-root, bounded memory; ports on loopback alone."""

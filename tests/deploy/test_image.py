@@ -64,6 +64,11 @@ def serving(image: Image, bundles: Path, scratch: Path) -> Iterator[tuple[subpro
             process.kill()
 
 
+@pytest.mark.promise(
+    "S11",
+    "serves as uid 65534 without capabilities from read-only folders",
+    control="the kernel names the user and the capabilities",
+)
 @pytest.mark.deep
 def test_the_image_serves_as_nobody(image: Image, tiny_bundles: Path, scratch: Path) -> None:
     """It becomes ready, answers a search, satisfies its health check, holds no right, and stops on SIGTERM."""
@@ -90,6 +95,7 @@ def test_the_image_serves_as_nobody(image: Image, tiny_bundles: Path, scratch: P
         assert process.wait(timeout=30) in {0, -signal.SIGTERM}
 
 
+@pytest.mark.promise("S11", "no installer, no torch, no tests in the image")
 @pytest.mark.deep
 def test_the_image_holds_what_serving_needs_and_no_more(image: Image) -> None:
     """The page and the shipped encoder are in it; installers, torch and the tests are not."""

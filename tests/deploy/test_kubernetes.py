@@ -38,6 +38,7 @@ def pods(overlay: str) -> Iterator[dict[str, Any]]:
     return (r["spec"]["template"] for r in rendered(overlay) if r["kind"] == "Deployment")
 
 
+@pytest.mark.promise("M5", "every resource of every overlay is valid for three versions of Kubernetes")
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_resource_is_valid(overlay: str, version: str) -> None:
@@ -81,6 +82,7 @@ def violations(pod: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.promise("S11", "Pod Security Standard restricted")
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_satisfy_the_restricted_standard_and_more(overlay: str) -> None:
     """Restricted, a read-only root, no API token, bounded resources; an unhardened pod is seen as one."""

@@ -50,6 +50,7 @@ def pins(name: str, python: str) -> dict[str, Version]:
     return found
 
 
+@pytest.mark.promise("S12", "every artefact pinned by hash")
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_line_of_a_lock_is_a_pin_with_hashes_and_nothing_else(name: str) -> None:
     """No address, local path, option or unhashed requirement gets into a lock."""
@@ -59,6 +60,7 @@ def test_every_line_of_a_lock_is_a_pin_with_hashes_and_nothing_else(name: str) -
     assert "://" not in text
 
 
+@pytest.mark.promise("S12", "every lock satisfies pyproject")
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 @pytest.mark.parametrize("name", EXTRAS)
 def test_a_lock_satisfies_what_the_project_asks_for(name: str, python: str) -> None:
@@ -108,6 +110,7 @@ def test_the_gpu_lock_is_cuda_12_throughout() -> None:
     assert [package for package in nvidia if not package.endswith("-cu12")] == []
 
 
+@pytest.mark.promise("S12", "floors are the versions tried")
 def test_floors_are_the_versions_that_were_tried() -> None:
     """A floor below what ever ran here would promise more than is known."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

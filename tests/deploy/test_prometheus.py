@@ -77,11 +77,13 @@ def test_a_scrape_configuration_is_valid(name: str) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.promise("M4", "each alert fires in its case and in no other", control="a wrong rule fails the same test")
 def test_alerts_fire_and_only_then() -> None:
     """promtool plays every case of rules_test.yml; an expectation turned round fails."""
     assert promtool("test", "rules", "rules_test.yml").returncode == 0
 
 
+@pytest.mark.promise("M4", "the control: a wrong rule fails")
 def test_the_rule_tests_can_fail(tmp_path: Path) -> None:
     """Positive control: with every threshold out of reach, the firing cases fail."""
     text = (PROMETHEUS / "rules.yml").read_text()
@@ -92,6 +94,7 @@ def test_the_rule_tests_can_fail(tmp_path: Path) -> None:
     assert "HighErrorRate" in played.stderr
 
 
+@pytest.mark.promise("M4", "a firing and a silent case for each alert")
 def test_every_alert_has_a_firing_and_a_silent_case() -> None:
     """So that no alert is added without both."""
     cases = [case for test in read("rules_test.yml")["tests"] for case in test["alert_rule_test"]]
@@ -104,6 +107,7 @@ def test_every_alert_has_a_firing_and_a_silent_case() -> None:
     assert silent == alerts
 
 
+@pytest.mark.promise("M4", "only metrics that /metrics exposes are named")
 def test_alerts_and_dashboard_name_only_what_is_exposed() -> None:
     """A metric that was renamed would leave an alert silent for ever."""
     recorded = {rule["record"] for rule in rules() if "record" in rule}
@@ -112,6 +116,7 @@ def test_alerts_and_dashboard_name_only_what_is_exposed() -> None:
     assert unknown("rate(aisle_htpp_requests_total[5m])", recorded) == {"aisle_htpp_requests_total"}
 
 
+@pytest.mark.promise("M4", "only labels that are there are selected by")
 def test_alerts_and_dashboard_select_only_by_labels_that_are_there() -> None:
     """`{priority="search"}` on a metric without that label matches nothing."""
     for expression in [rule["expr"] for rule in rules()] + panels():
@@ -120,6 +125,7 @@ def test_alerts_and_dashboard_select_only_by_labels_that_are_there() -> None:
             assert labels <= exposed()[name] | _LABELS_OF_A_SCRAPE, f"{name}{{{selector}}}"
 
 
+@pytest.mark.promise("M4", "every expression of the dashboard parses")
 def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
     """Written out as recording rules, which promtool parses."""
     listed = [{"record": f"panel:{number}", "expr": one} for number, one in enumerate(panels())]

@@ -48,6 +48,7 @@ def locked(path: Path) -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.promise("S12", "the bill lists 100 % of the locks")
 def test_every_pin_of_every_lock_is_listed_with_all_its_digests(shipped: dict[str, Any]) -> None:
     """One for one, both ways; each names the locks that hold it."""
     libraries = {f"{one['name']}@{one['version']}": one for one in shipped["components"] if one["type"] == "library"}
@@ -85,6 +86,7 @@ def test_the_form_is_cyclonedx(shipped: dict[str, Any]) -> None:
         assert all(re.fullmatch("[0-9a-f]{64}", digest["content"]) for digest in one["hashes"])
 
 
+@pytest.mark.promise("S12", "the bill follows the locks", control="a changed lock changes it")
 def test_a_changed_lock_changes_the_bill_and_nothing_else_does(tmp_path: Path, shipped: dict[str, Any]) -> None:
     """Written twice it is the same; a pin taken out of every lock is gone, so what compares above can fail."""
     copy = tmp_path / "checkout"

@@ -160,6 +160,7 @@ def test_a_graph_of_an_earlier_release_is_served(tmp_path: Path) -> None:
     assert np.mean(shares) >= 0.98
 
 
+@pytest.mark.promise("D7", "NaN and infinity are not indexed")
 def test_vectors_that_are_not_finite_are_not_indexed() -> None:
     """NaN and infinity."""
     for bad in (np.nan, np.inf):

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from tests.app.server import served
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.faults import offered_version, single_faults
 from tests.promises.forms import forms
 from tests.promises.load import Load, failed

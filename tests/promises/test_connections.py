@@ -15,7 +15,7 @@ import pytest
 
 from app.api.protocol import TimedHttpProtocol
 from tests.app.server import Served, served
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.promises.load import Load, failed
 from tests.promises.running import members, metric

@@ -12,7 +12,7 @@ import pytest
 
 from app.index import bundle
 from app.index.bundle import MANIFEST
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.promises.hostile import opener
 from tests.promises.offered import Offered, reloads

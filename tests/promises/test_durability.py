@@ -9,7 +9,7 @@ import pytest
 
 from app.index.bundle import BundleStore
 from tests import tiny
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.trace import lapses, permitted, traced
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.faults import Fault, offered_version
 from tests.promises.forms import forms
 from tests.promises.hostile import CPU_S, MEMORY_BYTES, opener
@@ -78,7 +78,7 @@ async def test_arrays_for_the_next_build_are_read_without_pickles(pair: Pair, pr
         found.control = "whoever reads them without pickles is told so"
 
 
-@pytest.mark.parametrize("mutations", forms(50, 2000))
+@pytest.mark.parametrize("mutations", forms(50, 10_000))
 def test_an_index_that_may_be_anything_takes_nobody_with_it(
     pair: Pair, promise: Promise, seed: int, mutations: int, tmp_path: Path
 ) -> None:

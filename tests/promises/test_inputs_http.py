@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from tests.app.server import Served, served
+from tests.ledger import Promise
+from tests.promises.forms import forms
 from tests.promises.raw_http import DESYNC, SOUND, mutated, told
 
 _GROWTH_MB = 20.0
@@ -53,27 +55,28 @@ async def _fuzz(service: Served, numbers: range) -> Counter[int]:
     return seen
 
 
-async def _survives(service: Served, count: int) -> None:
-    await _fuzz(service, range(1_000_000, 1_000_400))  # what is made once is there: code paths, label children
-    counted, before = _counted(service), rss_mb(service.process.pid)
-    seen = await _fuzz(service, range(count))
-    assert rss_mb(service.process.pid) - before <= _GROWTH_MB
-    assert {200, 400, 404, 405, 431} <= seen.keys(), "the fault did not happen"
-    assert _counted(service) > counted, "the metric did not move"
-    assert "Traceback" not in "".join(service.lines)
+@pytest.mark.parametrize("count", forms(1_500, 10_000))
+async def test_mutated_requests_find_no_server_error(service: Served, promise: Promise, count: int) -> None:
+    """No 5xx, alive, and no more memory than before."""
+    with promise("S2", f"{count:,} mutated requests: alive, 0 5xx, RSS + ≤ {_GROWTH_MB:.0f} MB") as found:
+        await _fuzz(service, range(1_000_000, 1_000_400))  # what is made once is there: code paths, label children
+        counted, before = _counted(service), rss_mb(service.process.pid)
+        seen = await _fuzz(service, range(count))
+        grown, moved = rss_mb(service.process.pid) - before, _counted(service) - counted
+        found.figure = f"{count:,} mutated requests: alive, 0 5xx, RSS +{grown:.1f} MB"
+        found.control = f"answers by status: {dict(sorted(seen.items()))}"
+        found.metric = f"aisle_http_requests_total +{moved:.0f}"
+        assert grown <= _GROWTH_MB
+        assert {200, 400, 404, 405, 431} <= seen.keys(), "the fault did not happen"
+        assert moved > 0, "the metric did not move"
+        assert "Traceback" not in "".join(service.lines)
 
 
-async def test_mutated_requests_find_no_server_error(service: Served) -> None:
-    """Fifteen hundred: no 5xx, alive, and no more memory than before."""
-    await _survives(service, 1_500)
-
-
-@pytest.mark.deep
-async def test_many_mutated_requests_find_no_server_error(service: Served) -> None:
-    """Ten thousand of them."""
-    await _survives(service, 10_000)
-
-
+@pytest.mark.promise(
+    "S2",
+    "400 and closed, nothing smuggled is answered",
+    control="sound requests in a row are all answered, on a connection that stays",
+)
 @pytest.mark.parametrize("name", DESYNC)
 async def test_what_proxies_may_read_otherwise_is_refused_and_the_connection_shut(service: Served, name: str) -> None:
     """One 400 and the end: what follows on the connection is never taken for a request. (The control: a sound request

@@ -53,6 +53,9 @@ def _push(service: Served, head: bytes, piece: bytes, most: int) -> tuple[bytes,
     return said, told_at or sent
 
 
+@pytest.mark.promise(
+    "S4", "413 within 12 MB sent, RSS + ≤ 20 MB", control="200 MB are pushed; a body at the limit is taken"
+)
 @pytest.mark.parametrize(
     ("head", "piece", "most"),
     [
@@ -76,6 +79,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_held(
     assert service.process.poll() is None
 
 
+@pytest.mark.promise("S4", "1,048,576 bytes are read, 1,048,577 are 413", control="one byte decides")
 def test_a_body_at_the_limit_is_taken_and_one_byte_more_is_not(service: Served) -> None:
     """The control: 1,048,576 bytes are read (and are a fault of another kind), 1,048,577 are not."""
     for size, status in ((_MB, b"422"), (_MB + 1, b"413")):

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from app.search.versions import Encoders, load
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.promises.publisher import Job, Publisher, publisher
 from tests.promises.versions import Pair, content

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.cli import main as aisle
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.faults import offered_version, single_faults
 from tests.promises.forms import forms
 from tests.promises.offered import Offered, reloads

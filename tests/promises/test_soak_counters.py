@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from tests.app.server import Served, served
+from tests.ledger import Promise
+from tests.promises.forms import forms
 from tests.promises.keep_alive import KeepAlive, abandoned, request
 
 _CONNECTIONS = 32
@@ -75,7 +77,8 @@ async def _load(port: int, count: int) -> tuple[Tally, int]:
     return told, left
 
 
-async def _exactly(bundles: Path, count: int) -> None:
+async def _exactly(bundles: Path, count: int) -> tuple[Tally, int]:
+    """What the clients were told, which is what was counted, and how many left."""
     with served(bundles, AISLE_PROCESSES="2", AISLE_WORKERS="1", AISLE_MAX_WAITING="4") as service:
         port = int(service.address.rpartition(":")[2])
         told, left = await _load(port, count)
@@ -96,14 +99,15 @@ async def _exactly(bundles: Path, count: int) -> None:
         assert sums["aisle_refused_total"] >= sum(n for (*_, status), n in told.items() if status == "429")
         # Scrapes count themselves, and one is under way while it is read.
         assert sums["aisle_http_requests_in_flight"] == 1
+    return told, left
 
 
-async def test_counters_equal_what_clients_were_told(tiny_bundles: Path) -> None:
-    """Five thousand requests of eleven kinds over 32 connections, with refusals and clients who leave."""
-    await _exactly(tiny_bundles, 5_000)
-
-
-@pytest.mark.deep
-async def test_counters_equal_what_clients_were_told_of_a_hundred_thousand(tiny_bundles: Path) -> None:
-    """The same, twenty times as long."""
-    await _exactly(tiny_bundles, 100_000)
+@pytest.mark.parametrize("count", forms(5_000, 100_000))
+async def test_counters_equal_what_clients_were_told(tiny_bundles: Path, promise: Promise, count: int) -> None:
+    """Requests of eleven kinds over 32 connections, with refusals and clients who leave."""
+    with promise("M2", f"{count:,} requests over two processes: counters equal the clients' tally") as found:
+        told, left = await _exactly(tiny_bundles, count)
+        refused = sum(many for (*_, status), many in told.items() if status == "429")
+        found.figure = f"{count:,} requests of two processes, counted exactly"
+        found.control = f"{refused:,} were refused, {left:,} left before they were answered"
+        found.metric = "aisle_http_requests_total, by route, method and status, equals the tally"

@@ -25,6 +25,7 @@ from scripts.cli import main as aisle
 from tests import tiny
 from tests.app.server import Served, served
 from tests.conftest import ROOT
+from tests.ledger import Entry, Promise
 from tests.promises.keep_alive import KeepAlive, request
 from tests.promises.soak_judge import Sample, faults, sample
 from tests.redis_server import RedisServer
@@ -32,6 +33,7 @@ from tests.redis_server import RedisServer
 _QUERIES = 1_500  # distinct ones, so that what is remembered of them has an end
 _BAD = 20  # one in so many requests
 _LEAK_BYTES = 4_096
+_BAR = "0 failed, memory + ≤ 1 MB in ten minutes, files and threads flat; an injected leak is caught"
 _BAD_INPUT = (
     request("POST", "/v1/search", b"{"),
     request("POST", "/v1/search", {"query": "x" * 5_000}),
@@ -152,7 +154,9 @@ def _port(service: Served) -> int:
     return int(service.address.rpartition(":")[2])
 
 
-async def _soak(bundles: Path, redis: RedisServer, seconds: float, rate: float, swap_s: float, flap_s: float) -> None:
+async def _soak(
+    bundles: Path, redis: RedisServer, seconds: float, rate: float, swap_s: float, flap_s: float, found: Entry
+) -> None:
     environment = {"AISLE_REDIS_URL": redis.url, "AISLE_CACHE_MB": "1", "AISLE_CACHE_TTL_S": "20"}
     caught: list[str] = []
     with served(bundles, AISLE_PROCESSES="1", AISLE_WORKERS="1", **environment) as service:
@@ -165,15 +169,20 @@ async def _soak(bundles: Path, redis: RedisServer, seconds: float, rate: float, 
                 _flaps(redis, until, flap_s),
             )
         counted = await _scraped(_port(service))
-    print(f"{told}; {swaps} swaps, {flaps} flaps; RSS {samples[0].rss_mb:.0f} to {samples[-1].rss_mb:.0f} MB")
+    wrong = sum(told.values()) - told["answered"] - told["bad input refused"]
+    found.figure = (
+        f"{seconds:.0f} s: {sum(told.values()):,} requests, {wrong} failed, {swaps} swaps, {flaps} flaps, "
+        f"RSS {samples[0].rss_mb:.0f} → {samples[-1].rss_mb:.0f} MB, {faults(samples) or 'flat'}"
+    )
+    found.control = f"beside it a service that leaks {_LEAK_BYTES} bytes a search: {caught}"
+    redis_errors = sum(value for name, value in counted.items() if name.startswith("aisle_redis_errors_total{"))
+    found.metric = f"aisle_redis_errors_total +{redis_errors:.0f}"
     assert set(told) == {"answered", "bad input refused"}, told
     assert told["answered"] > 0.8 * rate * seconds
     assert faults(samples) == []
     assert any("memory" in one for one in caught), f"the judge does not see a leak: {caught}"
     assert swaps > 2 and counted['aisle_bundle_reloads_total{collection="default",outcome="served"}'] > swaps / 2
-    assert (
-        flaps > 1 and sum(value for name, value in counted.items() if name.startswith("aisle_redis_errors_total{")) > 0
-    )
+    assert flaps > 1 and redis_errors > 0
 
 
 async def _scraped(port: int) -> dict[str, float]:
@@ -185,19 +194,21 @@ async def _scraped(port: int) -> dict[str, float]:
 
 
 async def test_a_minute_of_everything_leaves_memory_files_and_threads_flat(
-    two_versions: Path, redis_server: RedisServer
+    two_versions: Path, redis_server: RedisServer, promise: Promise
 ) -> None:
     """No failed request; and the control, a service that leaks 4 KB a search, does not pass."""
-    await _soak(two_versions, redis_server, seconds=60.0, rate=120.0, swap_s=5.0, flap_s=8.0)
+    with promise("M1", _BAR) as found:
+        await _soak(two_versions, redis_server, 60.0, rate=120.0, swap_s=5.0, flap_s=8.0, found=found)
 
 
 @pytest.mark.deep
 async def test_an_hour_of_everything_leaves_memory_files_and_threads_flat(
-    two_versions: Path, redis_server: RedisServer
+    two_versions: Path, redis_server: RedisServer, promise: Promise
 ) -> None:
     """The same with a swap a minute and a flap every two."""
     seconds = float(os.environ.get("AISLE_TEST_SOAK_S", "3600"))
-    await _soak(two_versions, redis_server, seconds, rate=120.0, swap_s=60.0, flap_s=120.0)
+    with promise("M1", _BAR) as found:
+        await _soak(two_versions, redis_server, seconds, rate=120.0, swap_s=60.0, flap_s=120.0, found=found)
 
 
 def _made(seconds: float, rise_mb: float, fds: int = 0) -> list[Sample]:

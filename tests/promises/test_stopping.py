@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.server import served
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.promises.load import Answer, Load, capacity, failed
 from tests.promises.proxy import Farm, farm

@@ -11,7 +11,7 @@ import pytest
 
 from tests.app.server import Served, served
 from tests.bench.wire import Client
-from tests.promises.conftest import Promise
+from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.promises.load import Answer, Load, capacity, failed, p99_ms, searches
 from tests.promises.running import metric, rss_mb

@@ -74,6 +74,7 @@ async def test_an_idle_worker_keeps_no_job_alive() -> None:
     await batcher.stop()
 
 
+@pytest.mark.promise("B3", "searches go before bulk work that waited longer", control="the bulk work waited first")
 async def test_searches_go_before_bulk_work_that_waited_longer() -> None:
     """Priority beats age."""
     gate = _Gate()
@@ -148,6 +149,7 @@ async def test_a_caller_is_answered_at_its_deadline_though_the_worker_hangs() ->
     await batcher.stop()
 
 
+@pytest.mark.promise("B5", "work that nobody awaits is not done")
 async def test_work_that_nobody_awaits_any_more_is_not_done() -> None:
     """Expired and abandoned tickets are dropped before work begins; the one that is still awaited is done (control)."""
     gate = _Gate()

@@ -51,6 +51,7 @@ def test_cuda_that_is_asked_for_and_not_there_is_an_error(tiny_encoder: Path) ->
     assert OnnxEncoder(tiny_encoder / "encoder.onnx", "auto").provider == "cpu"
 
 
+@pytest.mark.promise("D7", "an encoder's NaN is an error")
 def test_vectors_that_are_not_finite_are_an_error(encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN never leaves the encoder."""
     monkeypatch.setattr(encoder, "_run", lambda ids, mask: np.full((len(ids), DIMENSION), np.nan, np.float32))

@@ -197,6 +197,11 @@ def test_given_vectors_are_taken_as_they_are(tiny_encoder: Path, tmp_path: Path,
         np.testing.assert_allclose(searcher.vectors.vector(row), vectors[place], atol=2e-3)
 
 
+@pytest.mark.promise(
+    "D7",
+    "vectors that are not finite, zero or do not fit: the build ends with 1, names them, publishes nothing",
+    control="sound vectors are taken by the same command",
+)
 @pytest.mark.parametrize("fault", ["lacking", "twice", "shape", "nan", "zero", "vast", "minute", "pickle", "absent"])
 def test_vectors_that_do_not_fit_are_refused(fault: str, tiny_encoder: Path, tmp_path: Path, capsys: Told) -> None:
     """Named; nothing is published; nothing is unpickled."""

@@ -47,6 +47,7 @@ def test_keys_are_equal_exactly_when_their_tuples_are(one, other):
     assert (answer_key(one[0], one[1], *one[2]) == answer_key(other[0], other[1], *other[2])) == (one == other)
 
 
+@pytest.mark.promise("A6", "10,000 tuples, 10,000 keys", control="many of them differ only in where a part ends")
 def test_ten_thousand_tuples_have_ten_thousand_keys():
     """Tuples drawn from few letters, so that many differ only in where one part ends and the next begins."""
     rng = random.Random(5)
@@ -70,6 +71,7 @@ def test_an_answer_and_a_vector_never_share_a_key():
     assert answer_key("a", "b") != vector_key("a", "b")
 
 
+@pytest.mark.promise("S7", "names in Redis are digests")
 def test_a_name_in_redis_holds_a_digest_and_nothing_of_the_query():
     """aisle:1:a:<32 hex digits>, for any query, a lone surrogate included."""
     name = redis_key("answer", answer_key("default", "v1", b"secret shoes"))
@@ -88,6 +90,7 @@ def test_what_was_sealed_opens_to_the_same_bytes(payload):
     assert unseal("answer", KEY, seal("answer", KEY, payload)) == payload
 
 
+@pytest.mark.promise("A4", "0 of 10,000 damaged entries open", control="the undamaged entry opens")
 def test_ten_thousand_damaged_entries_all_stay_closed():
     """A flipped bit, a cut, an addition or a stray byte never opens; the undamaged entry does (control)."""
     rng = random.Random(7)
@@ -231,6 +234,7 @@ async def test_a_cache_of_no_bytes_and_no_redis_keeps_nothing():
     await cache.close()
 
 
+@pytest.mark.promise("D7", "NaN never enters the cache", control="the answer put beside it does")
 async def test_a_vector_that_is_not_finite_is_not_kept():
     """NaN never enters the cache; the answer put beside it does."""
     cache = Cache(1 << 20, None, 60.0)

@@ -109,6 +109,7 @@ async def test_either_of_answer_and_vector_can_be_fetched_alone(redis_server):
         assert await cache.fetch(None, None) == (None, None)
 
 
+@pytest.mark.promise("S7", "names in a real Redis are digests, and expire apart")
 async def test_entries_have_digest_names_and_spread_lives(redis_server):
     """Every name is a digest; lives lie within a tenth of the time to live, and are not all the same."""
     async with opened(redis_server.unix_url, ttl_s=100.0) as cache:
@@ -150,6 +151,12 @@ async def test_a_full_queue_of_writes_drops_and_counts(redis_server):
 # Death, hang, return
 
 
+@pytest.mark.promise(
+    "A1",
+    "kill -9 of Redis: 0 errors, 0 wrong answers, hits return",
+    control="hits before, none after",
+    metric="aisle_redis_errors_total{cause=connection}, aisle_redis_breaker_open",
+)
 async def test_a_killed_redis_costs_nothing_but_hits(redis_server):
     """kill -9 under load: no error, few slow calls; after a restart hits are back within five seconds."""
     async with opened(redis_server.url, breaker_retry_s=0.2) as cache:
@@ -185,6 +192,12 @@ async def eventually_found(cache: Cache, number: int, within_s: float = 5.0) -> 
         assert time.monotonic() - begin < within_s
 
 
+@pytest.mark.promise(
+    "A2",
+    "SIGSTOP: exactly the breaker's threshold of calls pay a timeout",
+    control="without the breaker every call would pay",
+    metric="aisle_redis_errors_total{cause=timeout}",
+)
 async def test_a_hung_redis_costs_at_most_threshold_timeouts(redis_server):
     """SIGSTOP: as many calls as the breaker's threshold pay a timeout, the next hundred pay nothing."""
     async with opened(redis_server.url, redis_timeout_s=TIMEOUT_S, breaker_retry_s=60.0) as cache:
@@ -204,6 +217,9 @@ async def test_a_hung_redis_costs_at_most_threshold_timeouts(redis_server):
         redis_server.resume()
 
 
+@pytest.mark.promise(
+    "A2", "the control: with a threshold out of reach every call pays", metric="aisle_redis_errors_total{cause=timeout}"
+)
 async def test_without_the_breaker_every_call_would_pay(redis_server):
     """Control of the test above: with a threshold out of reach, the fault costs a timeout each time."""
     async with opened(redis_server.url, redis_timeout_s=TIMEOUT_S, breaker_threshold=10_000) as cache:
@@ -355,6 +371,12 @@ def damaged(kind: str) -> bytes:
     }[kind]
 
 
+@pytest.mark.promise(
+    "A4",
+    "damaged bytes are a miss that a put heals",
+    control="the damaged bytes lay under the key",
+    metric="aisle_cache_events_total{event=corrupt}",
+)
 @pytest.mark.parametrize(
     "kind",
     ["bit flip", "flip in the digest", "truncation", "empty", "older format", "another key's", "another kind's",
@@ -374,6 +396,12 @@ async def test_damaged_bytes_are_a_counted_miss(redis_server, kind):
         assert (await cache.fetch(key_of(0), None))[0] == answer_of(0)
 
 
+@pytest.mark.promise(
+    "D7",
+    "NaN from Redis never reaches the ranking",
+    control="it is well sealed",
+    metric="aisle_cache_events_total{event=corrupt}",
+)
 async def test_a_sealed_vector_with_a_value_that_is_not_finite_is_corrupt(redis_server):
     """Even well-sealed NaN does not reach the ranking."""
     key = vector_key("encoder", "blue shoes")
@@ -457,6 +485,12 @@ WRONG = {
 }
 
 
+@pytest.mark.promise(
+    "A3",
+    "no reply raises or is taken for an answer; the breaker opens",
+    control="the false server was asked",
+    metric="aisle_redis_errors_total",
+)
 @pytest.mark.parametrize("closes", [False, True], ids=["stays", "hangs up"])
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_a_wrong_reply_is_harmless(wrong, closes):
@@ -495,6 +529,9 @@ async def test_a_redis_slower_than_the_timeout_is_skipped():
 # Cancelled callers
 
 
+@pytest.mark.promise(
+    "A6", "0 answers of another key among 1,000 cancelled fetches", control="more than 500 were cancelled"
+)
 async def test_a_thousand_cancelled_fetches_never_shift_an_answer(redis_server):
     """Callers who leave at any moment of a call take nobody's answer with them: each key yields its own value."""
     rng = random.Random(3)

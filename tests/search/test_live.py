@@ -26,6 +26,7 @@ from app.search.versions import Encoders, load
 from app.search.whynot import why_not
 from app.types import Product, SearchRequest, Sort
 from tests import tiny
+from tests.ledger import Promise
 
 _TEXTS = ("wireless headphones", "steel mug", "acme lamp", "soft backpack", "quiet kettle borealis", "zebra")
 _FILTERS: tuple[Any, ...] = (
@@ -141,35 +142,38 @@ def _operation(generator: random.Random, live: LiveVersion) -> Edit:
     ("seed", "operations"), [(1, 200), *(pytest.param(seed, 1000, marks=pytest.mark.deep) for seed in (2, 3, 4))]
 )
 def test_a_random_history_answers_as_a_rebuild_with_the_same_statistics(
-    live: LiveVersion, tmp_path: Path, seed: int, operations: int
+    live: LiveVersion, tmp_path: Path, seed: int, operations: int, promise: Promise
 ) -> None:
     """Hits, scores, order, totals, facets, sorts, pages, explanations, neighbours and why-not, after every twentieth
     operation; taken in by batches of any size."""
     generator = random.Random(seed)
     compared = changed = 0
-    first = _answer(_catch_up(live), SearchRequest("steel mug", k=60))
-    for number in range(operations):
-        _keep(tmp_path, _operation(generator, live))
-        if generator.random() < 0.5 or number % 20 == 19:
-            _catch_up(live)
-        if number % 20 != 19:
-            continue
-        ours, other = live.served.searcher, _rebuilt(live)
-        for request in _requests(generator, 12):
-            assert _answer(ours, request) == _answer(other, request), request
-            compared += 1
-        for product in generator.sample(list(live.products()), 3):
-            assert json.loads(ours.product(product.id)) == json.loads(other.product(product.id))
-            near = [json.loads(b"{" + one.similar(product.id, 10).tail)["hits"] for one in (ours, other)]
-            assert near[0] == near[1]
-            request = SearchRequest("steel mug", k=3)
-            told = [why_not(one, one.query(request), one.catalog.row(product.id) or 0) for one in (ours, other)]
-            assert told[0] == told[1]
-        changed += _answer(ours, SearchRequest("steel mug", k=60))["hits"] != first["hits"]
-    assert compared == operations // 20 * 12 and changed > operations // 30
-    again = _open_again(live, tmp_path)  # a process that starts now and reads the whole log at once
-    for request in _requests(generator, 30):
-        assert _answer(again, request) == _answer(live.served.searcher, request)
+    with promise("L2", f"{operations:,} random operations answer as a rebuild") as found:
+        first = _answer(_catch_up(live), SearchRequest("steel mug", k=60))
+        for number in range(operations):
+            _keep(tmp_path, _operation(generator, live))
+            if generator.random() < 0.5 or number % 20 == 19:
+                _catch_up(live)
+            if number % 20 != 19:
+                continue
+            ours, other = live.served.searcher, _rebuilt(live)
+            for request in _requests(generator, 12):
+                assert _answer(ours, request) == _answer(other, request), request
+                compared += 1
+            for product in generator.sample(list(live.products()), 3):
+                assert json.loads(ours.product(product.id)) == json.loads(other.product(product.id))
+                near = [json.loads(b"{" + one.similar(product.id, 10).tail)["hits"] for one in (ours, other)]
+                assert near[0] == near[1]
+                request = SearchRequest("steel mug", k=3)
+                told = [why_not(one, one.query(request), one.catalog.row(product.id) or 0) for one in (ours, other)]
+                assert told[0] == told[1]
+            changed += _answer(ours, SearchRequest("steel mug", k=60))["hits"] != first["hits"]
+        assert compared == operations // 20 * 12 and changed > operations // 30
+        again = _open_again(live, tmp_path)  # a process that starts now and reads the whole log at once
+        for request in _requests(generator, 30):
+            assert _answer(again, request) == _answer(live.served.searcher, request)
+        found.figure = f"a history of {operations:,} operations: {compared:,} searches answered as by a rebuild"
+        found.control = f"the answers had changed at {changed} of {operations // 20} looks"
 
 
 def _open_again(live: LiveVersion, tmp_path: Path) -> Searcher:
