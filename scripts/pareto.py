@@ -37,6 +37,7 @@ from scripts.stored import add_bundle_arguments, store_of
 _REFUSED = 3
 _SHARE_OF_CORES = 0.25
 _LEAST_NDCG = 0.99
+_LEAST_DEPTH = 10
 Told = dict[str, Any]
 
 
@@ -72,7 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: quality)",
     )
     tried = parser.add_argument_group("what is tried")
-    tried.add_argument("--depths", type=_numbers, default=(), help="products a leg, such as 100,200,400 (the default)")
+    tried.add_argument(
+        "--depths",
+        type=_numbers,
+        default=(),
+        help="products a leg, such as 100,200,400 (the default); a page further on than a leg or two is refused",
+    )
     tried.add_argument("--breadths", type=_numbers, default=(), help="nprobe or efSearch, such as 64,128,256")
     tried.add_argument("--rounds", type=int, default=ROUNDS, help=f"times each query is timed (default: {ROUNDS})")
     tried.add_argument(
@@ -139,6 +145,8 @@ def _check(arguments: argparse.Namespace) -> None:
         share = getattr(arguments, name)
         if share is not None and not 0 <= share <= 1:
             raise BadInput(f"--{name.replace('_', '-')} is a share, 0 to 1")
+    if min(arguments.depths, default=_LEAST_DEPTH) < _LEAST_DEPTH:
+        raise BadInput(f"--depths: a page of ten would lie beyond less than {_LEAST_DEPTH}")
     if arguments.least_ndcg is not None and arguments.qrels is None:
         raise BadInput("--least-ndcg needs --qrels")
     if arguments.least_ndcg is None and arguments.qrels is not None:
