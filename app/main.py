@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -25,6 +24,7 @@ from app.api.protocol import TimedHttpProtocol
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
 from app.runtime.cores import usable_cores
+from app.runtime.interpreter import settle
 from app.runtime.member import METRICS_FOLDER, Membership, bind
 from app.search.cache import Cache
 from app.search.collections import Collections
@@ -33,9 +33,6 @@ from app.search.service import SearchService
 from app.settings import Settings
 
 _log = logging.getLogger("aisle")
-# A worker lets go of the interpreter some fifteen times a search. While the loop is busy it gets it back only when this
-# is over: at Python's own 5 ms the p99 of 560 searches a second was 32 and 163 ms, now 18 and 23.
-_SWITCH_S = 0.0005
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -180,8 +177,7 @@ def serve(settings: Settings, membership: Membership | None = None) -> int:
 async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Membership | None) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
-        _spare_the_loaded()
-        sys.setswitchinterval(_SWITCH_S)
+        settle()
         if membership is None:
             if settings.metrics_port is not None:
                 await stack.enter_async_context(_metrics_beside(settings))
@@ -191,15 +187,6 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
         if settings.metrics_port is not None:
             await stack.enter_async_context(_metrics_beside(settings, bind(settings.host, settings.metrics_port)))
         await server.serve(bind(settings.host, settings.port))
-
-
-def _spare_the_loaded() -> None:
-    """What is loaded stays, and is no garbage: without this a full collection stops every search for 0.1 s to find that
-    out. A request leaves no cycles (tests/api/test_garbage.py), so the young may be looked through less often than at
-    every 700th object."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 10, 10)
 
 
 @asynccontextmanager

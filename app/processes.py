@@ -70,7 +70,12 @@ def serve(settings: Settings) -> int:
 def fitting(settings: Settings) -> int:
     """One process a core. One in all on a GPU, which batches what they would take apart, and where the kernel does not
     deal connections out (it does on Linux)."""
-    return 1 if (settings.provider != "cpu" and _has_gpu()) or sys.platform != "linux" else usable_cores()
+    return 1 if on_gpu(settings) or sys.platform != "linux" else usable_cores()
+
+
+def on_gpu(settings: Settings) -> bool:
+    """Whether encoders would run on a GPU."""
+    return settings.provider != "cpu" and _has_gpu()
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,6 +123,7 @@ class Source:
     changes: Mapping[str, Any] | None
     ranking: Ranking | None = None
     judgements: dict[str, Any] | None = None
+    tuned: Mapping[str, Any] = field(default_factory=dict)  # content of its manifest that `aisle pareto` wrote
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
@@ -201,7 +202,7 @@ def make_version(
         catalog.save(folder)
         words = LexicalIndex.build((lexical_texts(product, schema) for product in products), synonyms=source.synonyms)
         words.save(folder)
-        index = FaissIndex.build(stored)
+        index = _as_tuned(FaissIndex.build(stored), source.tuned)
         index.save(folder)
         np.save(folder / EMBEDDINGS, vectors.values.astype(np.float16))
         np.save(folder / HASHES, _hashes(texts))
@@ -246,7 +247,9 @@ def make_version(
                 "recall_at_100": _recall_probe(index, stored),
                 "neighbours": smoothing.neighbours,
                 "smoothing": smoothing.share,
+                **index.parameters,
             },
+            "serving": source.tuned.get("serving"),
             "ranking": ranking.to_json(),
             "synonyms": len(source.synonyms.rules),
             "judgements": judgements,
@@ -490,6 +493,12 @@ def _golden_texts(arguments: argparse.Namespace, catalog: Catalog, examples: Seq
         role = catalog.schema.roles.title
         texts += [str(catalog.fields(row).get(role, "")) for row in range(0, len(catalog), step)]
     return list(dict.fromkeys(text[:200] for text in texts if normalize_text(text[:200])))[:_GOLDEN_QUERIES]
+
+
+def _as_tuned(index: FaissIndex, tuned: Mapping[str, Any]) -> FaissIndex:
+    """Read as the version before was, where it was of the same type with as many lists."""
+    dense = tuned.get("dense") or {}
+    return index.read_as(dense) if dense.get("kind") == index.kind else index
 
 
 def _recall_probe(index: VectorIndex, vectors: Floats) -> float:

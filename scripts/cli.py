@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("scripts.evaluate", "measure relevance on judged queries, with intervals and paired tests"),
     "ladder": ("scripts.ladder", "what each tier and each part of the ranking brings, beside the fixed blends"),
     "tune": ("scripts.tune", "fit the ranking to judgements; publish it only if that is better beyond doubt"),
+    "pareto": ("scripts.pareto", "trade speed for quality under a p99 goal: index breadth, depths, processes, threads"),
     "rescore": ("scripts.rescore", "score (query, product) pairs of a file"),
     "versions": ("scripts.versions", "list the versions of a collection"),
     "verify": ("scripts.verify", "check every byte of a version against its manifest"),

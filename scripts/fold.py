@@ -74,6 +74,7 @@ def _fold(arguments: argparse.Namespace, store: BundleStore, version: str, log: 
         changes={"log": ChangeLog(log).id, "sequence": live.sequence},
         ranking=served.searcher.ranking,
         judgements=served.content.get("judgements"),
+        tuned=served.content,
     )
     code = build.make_version(source, _as_built(arguments, folder, version, served.content), output)
     if code == 0 and not arguments.no_publish:

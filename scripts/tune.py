@@ -6,16 +6,10 @@ A new version has the parts of the old one, byte for byte; only the ranking, the
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-from app import __version__
 from app.errors import BadInput, NotFound
-from app.index.bundle import BundleStore, read_manifest
-from app.search.golden import GOLDEN, golden_answers
-from app.search.searcher import Searcher
 from app.search.versions import Encoders, load
 from models.gate import Judgements
 from models.out_of_fold import FOLDS
@@ -25,6 +19,7 @@ from models.tuning import Tuned, tune
 from scripts.judged import add_judgement_arguments, load_judgements
 from scripts.output import Output
 from scripts.publish import add_gate_arguments, check_gate_arguments, publish_through_gate
+from scripts.reseal import reseal
 from scripts.stored import add_bundle_arguments, store_of
 
 Told = dict[str, Any]
@@ -71,7 +66,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
         # The gate grades exponentially and counts what is unjudged as nothing: judgements for other rules are not its.
         fit = (gain.kind, gain.shift, arguments.judged_only) == ("exp", 0.0, False)
         gate = Judgements(queries, qrels, gain) if fit else None
-        version = _sealed(store, served.searcher, tuned, {"judgements": about, "tuning": evidence}, gate)
+        served.searcher.ranking = tuned.ranking
+        version = reseal(store, served.searcher, {"judgements": about, "tuning": evidence}, gate)
     if arguments.html:
         arguments.html.write_text(tuning_page(tuned, present, version, about), encoding="utf-8")
     value = {"version": version, "published": False, **evidence}
@@ -87,26 +83,6 @@ def _about(queries: Queries, qrels: Qrels, gain: Gain) -> Told:
     """The judgements as a manifest names them."""
     about: Told = {"queries": queries.digest, "qrels": qrels.digest, "pairs": qrels.pairs}
     return {**about, "relevant_at": gain.relevant_at, "gain": gain.kind, "shift": gain.shift}
-
-
-def _sealed(store: BundleStore, searcher: Searcher, tuned: Tuned, told: Told, gate: Judgements | None) -> str:
-    """The parts of the searcher's version, copied (a version's files are its own), under the tuned ranking. Judgements
-    that it keeps for the gate stay; where it has none, it gets `gate`."""
-    source = store.path(searcher.version)
-    manifest = read_manifest(source)
-    with store.building() as folder:
-        for name in manifest.parts:
-            shutil.copyfile(source / name, folder / name)
-        searcher.ranking = tuned.ranking
-        asked = [str(one["query"]) for one in json.loads((source / GOLDEN).read_bytes())]
-        golden = golden_answers(searcher, asked)
-        (folder / GOLDEN).write_text(json.dumps(golden, ensure_ascii=False, indent=0), encoding="utf-8")
-        content = {**manifest.content, **told, "aisle": __version__, "ranking": tuned.ranking.to_json()}
-        if content.get("gate") is None and gate is not None:
-            content["gate"] = gate.save(folder)
-        version = store.seal(folder, content)
-    store.verify(version)
-    return version
 
 
 def _text(tuned: Tuned, present: str, version: str | None) -> str:

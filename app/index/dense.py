@@ -14,13 +14,17 @@ replicas on one machine share. Versions with a graph (HNSW), as earlier releases
 The planner: where the filter leaves few rows, all of them are scored, which is exact and then cheaper; else the fewer
 it leaves, the more lists are read, because the nearest allowed rows lie further away. Selectors were silently ignored
 on some paths (faiss issues 5504, 5584), so every row is checked against the mask again.
+
+How much an approximate index reads (its breadth: nprobe lists, or efSearch nodes of a graph) is a version's own number,
+which `aisle pareto` finds and the manifest holds; a version that names none is read as broadly as the constants say.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,11 +52,13 @@ _LISTS_A_ROOT = 4  # lists for each of the square root of the products: as many 
 _TRAINED_ON = 64  # products a list
 _ROUNDS = 10  # of k-means
 _READ = 208  # lists
-_READ_FILTERED = 512  # lists, for half of the rows or more: under a filter what is missing is seen sooner
+_FILTERED = 512 / 208  # times as many for half of the rows or more: under a filter what is missing is seen sooner
 _ROUGHLY = 5  # times as many are ranked roughly as are wanted
 _ALONE = 11  # FAISS's way through the lists that is fastest for one query on one thread; others wake a team
 _HNSW_EF_SEARCH = 256
 _LOAD_LIMIT_BYTES = 1 << 38
+NPROBE, EF_SEARCH = "nprobe", "ef_search"
+_BROADEST = 1 << 20
 
 Halves = npt.NDArray[np.uint16]
 """Bits of float16 numbers, [n, dimension]."""
@@ -100,6 +106,7 @@ class FaissIndex:
         if self._listed:
             index.implem = _ALONE
         self.kind = _kind(index)
+        self.breadth = {NPROBE: _READ, EF_SEARCH: _HNSW_EF_SEARCH, None: 0}[self.parameter]
 
     @classmethod
     def build(cls, vectors: Floats) -> FaissIndex:
@@ -127,12 +134,59 @@ class FaissIndex:
         if self._listed:
             save_array(folder / CODES, self._codes.view(np.float16))
 
-    @classmethod
-    def load(cls, folder: Path) -> FaissIndex:
-        """Read the index, map the codes. The caller has verified the files' digests: FAISS itself does not notice
-        corruption.
+    @property
+    def parameter(self) -> str | None:
+        """The field's name of what `breadth` counts: NPROBE (lists read) or EF_SEARCH (nodes of a graph held); None
+        where every row is read."""
+        if self._listed:
+            return NPROBE
+        return None if self.kind in EXACT_KINDS else EF_SEARCH
 
-        Raises CorruptPart for anything but finite float16 codes under the inner product."""
+    def read_to(self, breadth: int) -> FaissIndex:
+        """The same index, vectors and all, of which a search without a filter reads `breadth`; under one, more in the
+        same proportion as ever. Raises ValueError where there is no such parameter, or for a breadth that is none."""
+        if self.parameter is None:
+            raise ValueError(f"{self.kind} reads every row")
+        if not 1 <= breadth <= _BROADEST:
+            raise ValueError(f"{self.parameter} {breadth} is not within 1 and {_BROADEST:,}")
+        other = copy(self)
+        other.breadth = breadth
+        return other
+
+    def read_as(self, parameters: Mapping[str, Any]) -> FaissIndex:
+        """Read to the breadth that a manifest's `dense` names, if it names one for this type of index. Raises
+        ValueError."""
+        breadth = None if self.parameter is None else parameters.get(self.parameter)
+        if breadth is None:
+            return self
+        if type(breadth) is not int:
+            raise ValueError(f"{self.parameter} {breadth!r} is no whole number")
+        return self.read_to(breadth)
+
+    def exact(self) -> FewVectors:
+        """The same vectors, all of which every search scores: what recall is measured against."""
+        return FewVectors(self._codes)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """What `read_as` takes; nothing where every row is read."""
+        return {} if self.parameter is None else {self.parameter: self.breadth}
+
+    def reads(self, depth: int) -> int:
+        """What an unfiltered search of that depth reads, in units of `parameter`: the breadth, but enough for as many
+        rows as are wanted, and no more than there is."""
+        wanted = self._wanted(depth)
+        if self._listed:
+            return self._read(wanted, None)
+        return 0 if self.parameter is None else min(max(self.breadth, wanted), len(self))
+
+    @classmethod
+    def load(cls, folder: Path, parameters: Mapping[str, Any] | None = None) -> FaissIndex:
+        """Read the index, map the codes. The caller has verified the files' digests: FAISS itself does not notice
+        corruption. `parameters`: as for `read_as`.
+
+        Raises CorruptPart for anything but finite float16 codes under the inner product, and for parameters that are
+        none."""
         faiss.set_deserialization_vector_byte_limit(_LOAD_LIMIT_BYTES)
         try:
             index = faiss.read_index(str(folder / FILE))
@@ -150,7 +204,10 @@ class FaissIndex:
         if not all(all_finite(block) for block in _blocks(loaded._codes)):
             raise CorruptPart(f"{name}: a vector is not finite")
         release(loaded._codes)
-        return loaded
+        try:
+            return loaded.read_as(parameters or {})
+        except ValueError as error:
+            raise CorruptPart(f"manifest.json: dense: {error}") from error
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -171,12 +228,16 @@ class FaissIndex:
             if count <= max(_EXACT_SCAN_UP_TO, depth):
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
-        wanted = min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
+        wanted = self._wanted(depth)
         _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted, share))
         rows = found[0][found[0] >= 0].astype(np.int32)
         if allowed is not None:
             rows = rows[allowed[rows]]
         return top_rows(rows, self.scores(query, rows), depth)
+
+    def _wanted(self, depth: int) -> int:
+        """How many rows FAISS is asked for."""
+        return min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
 
     def _parameters(self, allowed: Mask | None, wanted: int, share: float) -> Any:
         selector = None
@@ -189,14 +250,14 @@ class FaissIndex:
         if self.kind in EXACT_KINDS:
             return None if selector is None else faiss.SearchParameters(sel=selector)
         # The walk counts refused rows too: the fewer are allowed, the further it must go to meet as many of them.
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(_HNSW_EF_SEARCH, wanted) / share))
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=round(max(self.breadth, wanted) / share))
 
     def _read(self, wanted: int, share: float | None) -> int:
         """How many lists. Half the rows gone, the nearest hundred reach further, but not twice as many lists: their
         number grows with the root of what is gone. At least as many as hold three times what is wanted."""
         lists = int(self._index.nlist)
         held = len(self) * (share or 1.0) / lists  # allowed rows a list
-        read = _READ if share is None else _READ_FILTERED * max(1.0, math.sqrt(0.5 / share))
+        read = self.breadth * (1.0 if share is None else _FILTERED * max(1.0, math.sqrt(0.5 / share)))
         return min(lists, max(round(read), round(3 * wanted / held)))
 
     def scores(self, query: Floats, rows: Rows) -> Floats:

@@ -7,7 +7,7 @@ Everything here runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from time import perf_counter
@@ -74,6 +74,21 @@ class _Flight:
     vector: bytes | None
 
 
+def start_workers(batcher: Batcher[Job], searchers: Callable[[], Sequence[Searcher]]) -> None:
+    """Start the queue's workers for what is served, with as large batches as those encoders gain by."""
+    patience = patience_s(max(one.costs.ms("default") for one in searchers()))
+
+    def most_in_time() -> int:
+        """Searches that a worker takes at once: the first of them waits for the last."""
+        dearest = max(one.costs.ms(WORDS) + one.costs.ms("default") for one in searchers())
+        return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
+
+    if any(one.encoder.batches for one in searchers()):
+        batcher.start(max_batch=_MOST_TOGETHER, patience_s=patience)
+    else:
+        batcher.start(max_batch=_MOST_ALONE, most=most_in_time, patience_s=patience)
+
+
 class SearchService:
     """One per process. `open` before use, `close` after."""
 
@@ -111,22 +126,11 @@ class SearchService:
         """Load and warm every collection, then open the caches and the queue. Raises BundleError."""
         await asyncio.to_thread(self._collections.open)
         await self._cache.open()
-        searchers = [served.searcher for served in self._collections.all().values()]
-        patience = patience_s(max(searcher.costs.ms("default") for searcher in searchers))
-        if any(searcher.encoder.batches for searcher in searchers):
-            self._batcher.start(max_batch=_MOST_TOGETHER, patience_s=patience)
-        else:
-            self._batcher.start(max_batch=_MOST_ALONE, most=self._most_in_time, patience_s=patience)
+        start_workers(self._batcher, lambda: [served.searcher for served in self._collections.all().values()])
         self._collections.follow()
         self.started = True
         metrics.READY.set(1)
         self._tasks = [asyncio.create_task(self._golden.watch()), asyncio.create_task(self._show_readiness())]
-
-    def _most_in_time(self) -> int:
-        """Searches that a worker takes at once: the first of them waits for the last."""
-        every = [served.searcher.costs for served in self._collections.all().values()]
-        dearest = max(costs.ms(WORDS) + costs.ms("default") for costs in every)
-        return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
 
     async def _ask_golden(self, job: GoldenJob) -> None:
         deadline = after_ms(_GOLDEN_DEADLINE_S * 1e3)

@@ -98,7 +98,7 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
     """Open the parts and check that they fit each other."""
     catalog = Catalog.load(folder)
     words = LexicalIndex.load(folder)
-    vectors = FaissIndex.load(folder)
+    vectors = FaissIndex.load(folder, manifest.content.get("dense"))
     encoder = encoders.load(folder, manifest)
     if not len(catalog) == len(words) == len(vectors):
         raise CorruptPart(f"catalog, lexical and dense hold {len(catalog)}, {len(words)} and {len(vectors)} products")

@@ -99,6 +99,35 @@ def difference_plot(differences: Sequence[tuple[str, float]], over: str) -> Mark
     )
 
 
+def trade_off_plot(points: Sequence[tuple[str, float, float, str]], x_label: str, y_label: str) -> Markup:
+    """Dots of (name, x, y, class), each axis from a little below its least to a little above its greatest. A line joins
+    those of the classes `front` and `chosen`; a chosen one is ringed."""
+    (x_low, x_high), (y_low, y_high) = (_padded([one[1] for one in points]), _padded([one[2] for one in points]))
+    parts = []
+    for share in _FIFTHS:
+        tick = f"{x_low + share * (x_high - x_low):.2f}"
+        parts.append(_tick_y(_y(share), f"{y_low + share * (y_high - y_low):.3f}"))
+        parts.append(element("text", tick, x=f"{_x(share):.1f}", y=_BOTTOM + 16, text_anchor="middle"))
+    placed = [(_x((one[1] - x_low) / (x_high - x_low)), _y((one[2] - y_low) / (y_high - y_low))) for one in points]
+    line = sorted(at for at, one in zip(placed, points, strict=True) if one[3] != "dominated")
+    parts.append(element("path", d=_path(line), class_="series-0") if line else Markup())
+    for (x, y), (name, value, height, class_) in zip(placed, points, strict=True):
+        if class_ == "chosen":
+            parts.append(element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=9, class_="ring"))
+        title = element("title", f"{name}: {value:.2f}, {height:.3f}")
+        dot = "count" if class_ == "dominated" else "dot"
+        parts.append(element("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, class_=dot))
+    told = "; ".join(f"{name}: {x:.2f}, {y:.3f}" for name, x, y, class_ in points if class_ != "dominated")
+    parts.append(element("text", y_label, x=_LEFT + 8, y=_TOP + 12))
+    return _drawing(f"{y_label} over {x_label}", f"On the front: {told}.", *parts, _label(x_label))
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    least, greatest = min(values), max(values)
+    pad = 0.05 * (greatest - least) or max(0.05 * abs(greatest), 1e-3)
+    return least - pad, greatest + pad
+
+
 def interval_mark(interval: Interval, reach: float) -> Markup:
     """An interval as a bar around its estimate over [-reach, reach], with a line at 0; the figures stand beside it."""
     low, middle, high = (60 + 56 * value / reach for value in (interval.low, interval.estimate, interval.high))

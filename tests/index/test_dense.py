@@ -241,3 +241,74 @@ def test_kernels_load_where_nothing_can_be_written() -> None:
     """A read-only file system has no place for compiled code: it is compiled in memory."""
     run = subprocess.run([sys.executable, "-c", _NOWHERE_TO_WRITE], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
+
+
+def _graph(folder: Path, vectors: Floats) -> None:
+    graph = faiss.IndexHNSWSQ(DIMENSION, faiss.ScalarQuantizer.QT_fp16, 8, faiss.METRIC_INNER_PRODUCT)
+    graph.train(vectors)
+    graph.add(vectors)
+    faiss.write_index(graph, str(folder / dense.FILE))
+
+
+def _recall(index: FaissIndex, depth: int) -> float:
+    exact, shares = index.exact(), []
+    for query in _vectors(40, seed=8):
+        wanted = exact.search(query, depth, None)[0]
+        shares.append(len(set(index.search(query, depth, None)[0].tolist()) & set(wanted.tolist())) / depth)
+    return float(np.mean(shares))
+
+
+def test_ef_search_of_a_manifest_is_applied_and_changes_the_search(tmp_path: Path) -> None:
+    """FAISS counts the nodes that it compares: at 512 more than at 1, where it is still as many as are wanted; and the
+    recall grows with it."""
+    _graph(tmp_path, _vectors(3000))
+    narrow = FaissIndex.load(tmp_path, {"ef_search": 1})
+    broad = FaissIndex.load(tmp_path, {"ef_search": 512})
+    assert (narrow.breadth, broad.breadth) == (1, 512)
+    assert (narrow.reads(5), broad.reads(5)) == (37, 512)
+    compared = {}
+    for index in (narrow, broad):
+        faiss.cvar.hnsw_stats.reset()
+        for query in _vectors(20, seed=9):
+            index.search(query, 5, None)
+        compared[index.breadth] = faiss.cvar.hnsw_stats.ndis
+    assert compared[512] > 2 * compared[1]
+    assert _recall(broad, 5) > _recall(narrow, 5) + 0.01
+
+
+def test_nprobe_of_a_manifest_is_applied_and_changes_the_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As few lists as hold what is wanted, and all of them; without a number it is as it ever was.
+    A filter reads more in the same proportion. Vectors without clusters are the hard case."""
+    monkeypatch.setattr(dense, "FLAT_UP_TO", 100)
+    FaissIndex.build(np.random.default_rng(7).standard_normal((3000, DIMENSION)).astype(np.float32)).save(tmp_path)
+    narrow, broad = FaissIndex.load(tmp_path, {"nprobe": 1}), FaissIndex.load(tmp_path, {"nprobe": 512})
+    assert FaissIndex.load(tmp_path).parameters == {"nprobe": 208}
+    assert narrow.reads(5) < broad.reads(5)
+    assert _recall(narrow, 5) < _recall(broad, 5) - 0.05
+    assert narrow._read(1, 0.5) == round(narrow.breadth * 512 / 208)
+
+
+def test_the_same_index_can_be_read_twice_as_broadly(listed: Path) -> None:
+    """Side by side, over the same codes."""
+    one = FaissIndex.load(listed)
+    other = one.read_to(3)
+    assert (one.breadth, other.breadth) == (208, 3)
+    assert np.shares_memory(one._codes, other._codes)
+
+
+@pytest.mark.parametrize("breadth", [0, -1, 2**30, "64", 1.5, True])
+def test_a_breadth_that_is_none_is_refused(breadth: object, listed: Path) -> None:
+    """The manifest is named."""
+    with pytest.raises(CorruptPart, match=r"manifest.json: dense: nprobe"):
+        FaissIndex.load(listed, {"nprobe": breadth})
+
+
+def test_a_flat_index_has_no_breadth(tmp_path: Path) -> None:
+    """It reads every row, and says so."""
+    FaissIndex.build(_vectors(50)).save(tmp_path)
+    flat = FaissIndex.load(tmp_path, {"nprobe": 5})
+    assert (flat.parameter, flat.parameters, flat.reads(10)) == (None, {}, 0)
+    with pytest.raises(ValueError, match="every row"):
+        flat.read_to(5)

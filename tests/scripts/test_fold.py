@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.index.bundle import BundleStore
+from app.index.bundle import BundleStore, read_manifest
 from app.index.changes import ChangeLog, Edit
 from app.search.live import LiveVersion
 from app.search.searcher import Searcher
@@ -107,3 +107,19 @@ def test_a_build_keeps_changes_that_are_younger_than_its_catalogue(
 
 def _ids(searcher: Searcher, text: str) -> list[str]:
     return [hit["id"] for hit in _answer(searcher, SearchRequest(text, k=60))["hits"]]
+
+
+def test_a_fold_keeps_what_was_tuned(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recommended way to serve; a breadth where the index has one (a flat one has none)."""
+    store = BundleStore(bundles)
+    source = store.path(store.current() or "")
+    manifest = read_manifest(source)
+    with store.building() as folder:
+        for name in manifest.parts:
+            shutil.copyfile(source / name, folder / name)
+        store.publish(store.seal(folder, {**manifest.content, "serving": {"cores": 2, "processes": 1}}))
+    _keep(bundles, *_EDITS)
+    assert aisle(["fold", "--bundles", str(bundles), "--json"]) == 0
+    folded = read_manifest(store.path(json.loads(capsys.readouterr().out)["version"]))
+    assert folded.content["serving"] == {"cores": 2, "processes": 1}
+    assert "nprobe" not in folded.content["dense"]
