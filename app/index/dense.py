@@ -1,4 +1,4 @@
-"""Nearest product vectors: build, save, load, search. The only place that knows FAISS.
+"""Nearest product vectors: build, save, load, search. The place that knows FAISS; `dense_gpu` knows its GPU functions.
 
 A product has one stored vector: the mean of its title's and its whole text's embedding. Its dot product with a query is
 the mean of both cosines, so two legs cost one search and one vector of memory. FAISS only *chooses* rows here; every
@@ -40,10 +40,11 @@ import faiss
 FILE = "dense.faiss"
 CODES = "dense.codes.npy"
 """Stored vectors of a version whose index holds none, float16 [n, dimension]."""
-EXACT_KINDS = ("SQfp16", "exact")
+GPU_KIND = "GPU flat fp16"
+EXACT_KINDS = ("SQfp16", "exact", f"{GPU_KIND}, SQfp16")
 FLAT_UP_TO = 20_000
 _SPARE = 32  # fetched beyond the depth, so that exact scores and ties by row decide who is within it
-_EXACT_SCAN_UP_TO = 20_000
+EXACT_SCAN_UP_TO = 20_000
 _LISTS_A_ROOT = 4  # lists for each of the square root of the products: as many as make reading centres and lists equal
 _TRAINED_ON = 64  # products a list
 _ROUNDS = 10  # of k-means
@@ -61,7 +62,10 @@ Halves = npt.NDArray[np.uint16]
 class VectorIndex(Protocol):
     """What retrieval needs of a vector engine; rows are catalogue rows."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """What is searched, and where; an index on a GPU that fails becomes the CPU's."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -168,7 +172,7 @@ class FaissIndex:
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
             share = count / len(self)
-            if count <= max(_EXACT_SCAN_UP_TO, depth):
+            if count <= max(EXACT_SCAN_UP_TO, depth):
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
         wanted = min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
@@ -205,6 +209,11 @@ class FaissIndex:
     def vector(self, row: int) -> Floats:
         stored: Floats = self._codes[row].view(np.float16).astype(np.float32)
         return stored
+
+    def blocks(self, rows: int) -> Iterator[Floats]:
+        """All stored vectors in order, so many rows at a time, float32 [<= rows, dimension]."""
+        for start in range(0, len(self), rows):
+            yield self._codes[start : start + rows].view(np.float16).astype(np.float32)
 
 
 def _lists(vectors: Floats) -> Any:

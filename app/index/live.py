@@ -303,12 +303,15 @@ class LiveVectors:
     """The vectors of a version and its parts as one."""
 
     def __init__(self, indexes: Sequence[VectorIndex], layout: Layout) -> None:
-        self.kind = indexes[0].kind
         self._indexes = tuple(indexes)
         self._layout = layout
 
     def __len__(self) -> int:
         return len(self._layout)
+
+    @property
+    def kind(self) -> str:
+        return self._indexes[0].kind
 
     @property
     def dimension(self) -> int:
