@@ -81,6 +81,15 @@ class VectorIndex(Protocol):
         """The `depth` best allowed rows for a query vector [dimension], and scores: score descending, row ascending."""
         ...
 
+    @property
+    def batches(self) -> bool:
+        """Whether several queries at once are faster."""
+        ...
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        """What `search` finds for each of the queries, [n, dimension], without a filter."""
+        ...
+
     def scores(self, query: Floats, rows: Rows) -> Floats:
         """Dot product of the query with each row's stored vector, float32 [n]."""
         ...
@@ -92,6 +101,8 @@ class VectorIndex(Protocol):
 
 class FaissIndex:
     """FAISS over float16 codes: flat, or inverted lists for larger catalogues."""
+
+    batches = False
 
     def __init__(self, index: Any, codes: Halves | None = None) -> None:
         """`codes` where the index holds none itself."""
@@ -181,6 +192,9 @@ class FaissIndex:
         if allowed is not None:
             rows = rows[allowed[rows]]
         return top_rows(rows, self.scores(query, rows), depth)
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        return [self.search(query, depth, None) for query in queries]
 
     def _parameters(self, allowed: Mask | None, wanted: int, share: float) -> Any:
         selector = None
@@ -288,6 +302,7 @@ class FewVectors:
     """Vectors too few for an index: every row is scored, by the kernel that scores the large one's."""
 
     kind = "exact"
+    batches = False
 
     def __init__(self, codes: Halves) -> None:
         codes = np.ascontiguousarray(codes)
@@ -318,6 +333,9 @@ class FewVectors:
         rows = np.arange(len(self), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
         return top_rows(rows, self.scores(query, rows), depth)
 
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        return [self.search(query, depth, None) for query in queries]
+
     def scores(self, query: Floats, rows: Rows) -> Floats:
         return dot_rows(self.codes, rows, query)
 
@@ -330,6 +348,7 @@ class ExactIndex:
     """The stand-in beside the seam: brute force in numpy, the oracle that FAISS is tested and probed against."""
 
     kind = "exact"
+    batches = False
 
     def __init__(self, vectors: Floats) -> None:
         self._vectors = vectors.astype(np.float16).astype(np.float32)
@@ -350,6 +369,9 @@ class ExactIndex:
         scores = self.scores(query, rows)
         best = np.lexsort((rows, -scores))[:depth]
         return rows[best], scores[best]
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        return [self.search(query, depth, None) for query in queries]
 
     def scores(self, query: Floats, rows: Rows) -> Floats:
         products = self._vectors[rows].astype(np.float64) @ query.astype(np.float64)

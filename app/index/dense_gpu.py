@@ -108,6 +108,10 @@ class GpuIndex:
         return f"{GPU_KIND}, {self.cpu.kind}" if self._held else self.cpu.kind
 
     @property
+    def batches(self) -> bool:
+        return bool(self._held)
+
+    @property
     def dimension(self) -> int:
         return self.cpu.dimension
 
@@ -128,7 +132,6 @@ class GpuIndex:
         return top_rows(rows, self.scores(query, rows), depth)
 
     def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
-        """What `search` finds for each of the queries, [n, dimension], without a filter: one scan serves all."""
         wanted = self._wanted(depth, None)
         found = self._nearest(queries, wanted) if wanted else None
         if found is None:
