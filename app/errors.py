@@ -12,6 +12,7 @@ AisleError
 ├── Overloaded               429  refused at the door; carries Retry-After
 ├── Unavailable              503  not ready, or nothing could answer
 │   ├── EncoderUnavailable   503  the encoder raised, stalled or gave no finite vector
+│   ├── IndexUnavailable     503  the vector index cannot be put where it shall be searched
 │   └── StoodStill           503  the worker that had it hung, and was given up
 ├── DeadlineExceeded         504  the deadline left nothing to give
 ├── KeyFileError             500  a file of API keys that is none (offline: exit code 1)
@@ -91,6 +92,10 @@ class Unavailable(AisleError):
 
 class EncoderUnavailable(Unavailable):
     title = "Encoder not available"
+
+
+class IndexUnavailable(Unavailable):
+    title = "Index not available"
 
 
 class StoodStill(Unavailable):

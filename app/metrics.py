@@ -141,6 +141,13 @@ STAGE_FAILURES = Counter(
     ["stage", "cause"],
     registry=REGISTRY,
 )
+GPU_INDEX_FAILURES = Counter(
+    "aisle_gpu_index_failures_total",
+    "Failures of the vector index on a GPU, by cause (build, raised, late: no answer in a second); the CPU's index "
+    "took its place.",
+    ["cause"],
+    registry=REGISTRY,
+)
 REFUSED = Counter("aisle_refused_total", "Requests refused at the door, by reason.", ["reason"], registry=REGISTRY)
 AUTH_REFUSED = Counter(
     "aisle_auth_refused_total",

@@ -99,7 +99,7 @@ def client(tmp_path: Path) -> Client:
 
     @asynccontextmanager
     async def run(bundles: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(Settings(bundles=bundles, provider="cpu", **{"changes": tmp_path / "changes"} | settings))
+        app = create_app(Settings(bundles=bundles, **{"provider": "cpu", "changes": tmp_path / "changes"} | settings))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://aisle.test") as http:

@@ -30,7 +30,7 @@ ALLOWED = {
 HOMES = {
     "redis": {"app/search/cache_link.py"},
     "onnxruntime": {"app/runtime/onnx.py", "app/runtime/onnx_cuda.py"},
-    "faiss": {"app/index/dense.py"},
+    "faiss": {"app/index/dense.py", "app/index/dense_gpu.py"},
     "tokenizers": {"app/search/embed.py"},
     "uvicorn": {"app/main.py", "app/api/protocol.py"},
 }

@@ -1,4 +1,4 @@
-"""Nearest product vectors: build, save, load, search. The only place that knows FAISS.
+"""Nearest product vectors: build, save, load, search. The place that knows FAISS; `dense_gpu` knows its GPU functions.
 
 A product has one stored vector: the mean of its title's and its whole text's embedding. Its dot product with a query is
 the mean of both cosines, so two legs cost one search and one vector of memory. FAISS only *chooses* rows here; every
@@ -44,10 +44,11 @@ import faiss
 FILE = "dense.faiss"
 CODES = "dense.codes.npy"
 """Stored vectors of a version whose index holds none, float16 [n, dimension]."""
-EXACT_KINDS = ("SQfp16", "exact")
+GPU_KIND = "GPU flat fp16"
+EXACT_KINDS = ("SQfp16", "exact", f"{GPU_KIND}, SQfp16")
 FLAT_UP_TO = 20_000
 _SPARE = 32  # fetched beyond the depth, so that exact scores and ties by row decide who is within it
-_EXACT_SCAN_UP_TO = 20_000
+EXACT_SCAN_UP_TO = 20_000
 _LISTS_A_ROOT = 4  # lists for each of the square root of the products: as many as make reading centres and lists equal
 _TRAINED_ON = 64  # products a list
 _ROUNDS = 10  # of k-means
@@ -67,7 +68,10 @@ Halves = npt.NDArray[np.uint16]
 class VectorIndex(Protocol):
     """What retrieval needs of a vector engine; rows are catalogue rows."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """What is searched, and where; an index on a GPU that fails becomes the CPU's."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -83,6 +87,15 @@ class VectorIndex(Protocol):
         """The `depth` best allowed rows for a query vector [dimension], and scores: score descending, row ascending."""
         ...
 
+    @property
+    def batches(self) -> bool:
+        """Whether several queries at once are faster."""
+        ...
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        """What `search` finds for each of the queries, [n, dimension], without a filter."""
+        ...
+
     def scores(self, query: Floats, rows: Rows) -> Floats:
         """Dot product of the query with each row's stored vector, float32 [n]."""
         ...
@@ -94,6 +107,8 @@ class VectorIndex(Protocol):
 
 class FaissIndex:
     """FAISS over float16 codes: flat, or inverted lists for larger catalogues."""
+
+    batches = False
 
     def __init__(self, index: Any, codes: Halves | None = None) -> None:
         """`codes` where the index holds none itself."""
@@ -225,7 +240,7 @@ class FaissIndex:
         if allowed is not None:
             count = int(np.count_nonzero(allowed))
             share = count / len(self)
-            if count <= max(_EXACT_SCAN_UP_TO, depth):
+            if count <= max(EXACT_SCAN_UP_TO, depth):
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
         wanted = self._wanted(depth)
@@ -238,6 +253,9 @@ class FaissIndex:
     def _wanted(self, depth: int) -> int:
         """How many rows FAISS is asked for."""
         return min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        return [self.search(query, depth, None) for query in queries]
 
     def _parameters(self, allowed: Mask | None, wanted: int, share: float) -> Any:
         selector = None
@@ -266,6 +284,11 @@ class FaissIndex:
     def vector(self, row: int) -> Floats:
         stored: Floats = self._codes[row].view(np.float16).astype(np.float32)
         return stored
+
+    def blocks(self, rows: int) -> Iterator[Floats]:
+        """All stored vectors in order, so many rows at a time, float32 [<= rows, dimension]."""
+        for start in range(0, len(self), rows):
+            yield self._codes[start : start + rows].view(np.float16).astype(np.float32)
 
 
 def _lists(vectors: Floats) -> Any:
@@ -340,6 +363,7 @@ class FewVectors:
     """Vectors too few for an index: every row is scored, by the kernel that scores the large one's."""
 
     kind = "exact"
+    batches = False
 
     def __init__(self, codes: Halves) -> None:
         codes = np.ascontiguousarray(codes)
@@ -370,6 +394,9 @@ class FewVectors:
         rows = np.arange(len(self), dtype=np.int32) if allowed is None else np.flatnonzero(allowed).astype(np.int32)
         return top_rows(rows, self.scores(query, rows), depth)
 
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        return [self.search(query, depth, None) for query in queries]
+
     def scores(self, query: Floats, rows: Rows) -> Floats:
         return dot_rows(self.codes, rows, query)
 
@@ -382,6 +409,7 @@ class ExactIndex:
     """The stand-in beside the seam: brute force in numpy, the oracle that FAISS is tested and probed against."""
 
     kind = "exact"
+    batches = False
 
     def __init__(self, vectors: Floats) -> None:
         self._vectors = vectors.astype(np.float16).astype(np.float32)
@@ -402,6 +430,9 @@ class ExactIndex:
         scores = self.scores(query, rows)
         best = np.lexsort((rows, -scores))[:depth]
         return rows[best], scores[best]
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        return [self.search(query, depth, None) for query in queries]
 
     def scores(self, query: Floats, rows: Rows) -> Floats:
         products = self._vectors[rows].astype(np.float64) @ query.astype(np.float64)

@@ -303,12 +303,19 @@ class LiveVectors:
     """The vectors of a version and its parts as one."""
 
     def __init__(self, indexes: Sequence[VectorIndex], layout: Layout) -> None:
-        self.kind = indexes[0].kind
         self._indexes = tuple(indexes)
         self._layout = layout
 
     def __len__(self) -> int:
         return len(self._layout)
+
+    @property
+    def kind(self) -> str:
+        return self._indexes[0].kind
+
+    @property
+    def batches(self) -> bool:
+        return self._indexes[0].batches
 
     @property
     def dimension(self) -> int:
@@ -319,16 +326,27 @@ class LiveVectors:
         return self._layout.products
 
     def search(self, query: Floats, depth: int, allowed: Mask | None) -> tuple[Rows, Floats]:
+        first = None if allowed is not None else self._indexes[0].search(query, depth + _SPARE, None)
+        return self._found(query, depth, allowed, first)
+
+    def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
+        firsts = self._indexes[0].search_many(queries, depth + _SPARE)
+        return [self._found(query, depth, None, first) for query, first in zip(queries, firsts, strict=True)]
+
+    def _found(
+        self, query: Floats, depth: int, allowed: Mask | None, first: tuple[Rows, Floats] | None
+    ) -> tuple[Rows, Floats]:
+        """`first`: the version's best without a mask, some beyond the depth."""
         masks = self._layout.masks(allowed)
-        first = None if allowed is not None else self._unmasked(query, depth)
-        found = [first if first is not None else self._indexes[0].search(query, depth, masks[0])]
+        kept = None if first is None else self._kept(first, depth)
+        found = [kept if kept is not None else self._indexes[0].search(query, depth, masks[0])]
         found += [index.search(query, depth, own) for index, own in zip(self._indexes[1:], masks[1:], strict=True)]
         return self._layout.best(found, depth)
 
-    def _unmasked(self, query: Floats, depth: int) -> tuple[Rows, Floats] | None:
-        """The version's best that still count: a mask would cost more than a few found in vain. None where those were
-        too many."""
-        rows, scores = self._indexes[0].search(query, depth + _SPARE, None)
+    def _kept(self, found: tuple[Rows, Floats], depth: int) -> tuple[Rows, Floats] | None:
+        """Of the version's best, those that still count: a mask would cost more than a few found in vain. None where
+        those were too many."""
+        rows, scores = found
         kept = self._layout.live[rows]
         if int(np.count_nonzero(kept)) < min(depth, len(rows)) and len(rows) == depth + _SPARE:
             return None

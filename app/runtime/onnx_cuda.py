@@ -21,7 +21,8 @@ from app.types import Floats
 
 Tokens = npt.NDArray[np.int64]  # [batch, tokens]
 OPTIONS = {"enable_cuda_graph": "1", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
-_DEVICE = ThreadPoolExecutor(1, thread_name_prefix="aisle-cuda")
+DEVICE = ThreadPoolExecutor(1, thread_name_prefix="aisle-cuda")
+"""The thread that does all work on the device, FAISS's too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class CudaShapes:
 
     def run(self, ids: Tokens, mask: Tokens) -> Floats:
         """Vectors of padded ids, float32 [batch, dimension]."""
-        return _DEVICE.submit(self._run, ids, mask).result()
+        return DEVICE.submit(self._run, ids, mask).result()
 
     def _run(self, ids: Tokens, mask: Tokens) -> Floats:
         key = (ids.shape[0], ids.shape[1])

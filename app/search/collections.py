@@ -18,6 +18,7 @@ from app.errors import (
     Conflict,
     CorruptPart,
     EncoderUnavailable,
+    IndexUnavailable,
     NotFound,
     Unavailable,
     VersionRefused,
@@ -57,6 +58,7 @@ class Collections:
         self._root = root
         self._changes = changes
         self._feed = ChangeFeed(self._log, self._swap, fold=fold, after=after)
+        self._provider: Provider = provider
         self._encoders = Encoders(provider, checked=True)
         self._served: dict[str, Served] = {}
         self._refused: dict[str, str] = {}
@@ -203,7 +205,7 @@ class Collections:
         """What keeps a version from being served, as whoever asked for it is to be told: the part, and no path."""
         try:
             yield
-        except (CorruptPart, EncoderUnavailable) as error:
+        except (CorruptPart, EncoderUnavailable, IndexUnavailable) as error:
             _note_refusal(name, error)
             raise VersionRefused(f"{error.detail}; what was served goes on being served") from error
         except (BundleError, OSError) as error:
@@ -220,7 +222,7 @@ class Collections:
     def _open(self, name: str, version: str) -> LiveVersion:
         """A version, warm, with every change that was kept so far."""
         store = self.store(name)
-        built = load(store, version, self._encoders)
+        built = load(store, version, self._encoders, self._provider)
         searcher = built.searcher
         before = self._served.get(name)
         if _alike(before, built):
@@ -237,11 +239,12 @@ class Collections:
         metrics.BUNDLE_LOADED.labels(name).set(served.loaded_at)
         metrics.RELOADS.labels(name, "served").inc()
         _log.info(
-            "collection %s: serving version %s, %d products, encoder on %s",
+            "collection %s: serving version %s, %d products, encoder on %s, index %s",
             name,
             version,
             served.searcher.catalog.products,
             served.searcher.encoder.provider,
+            served.searcher.vectors.kind,
         )
 
     def _swap(self, name: str, served: Served) -> None:

@@ -21,6 +21,7 @@ from app.index.bundle import EMBEDDINGS, HASHES
 from app.index.catalog import Catalog
 from app.index.changes import Change, ChangeLog, Edit
 from app.index.dense import FewVectors, Halves, VectorIndex
+from app.index.dense_gpu import cpu_index
 from app.index.lexical import LexicalIndex
 from app.index.live import Layout, LiveCatalog, LiveVectors, LiveWords, Part
 from app.index.product_text import dense_texts, lexical_texts, text_hash
@@ -46,7 +47,7 @@ class LiveVersion:
         self._catalog: Catalog = searcher.catalog
         self._words: LexicalIndex = searcher.words
         self._vectors: VectorIndex = searcher.vectors
-        self._maker = VectorMaker(folder, served.content, searcher.encoder, self._catalog, self._vectors)
+        self._maker = VectorMaker(folder, served.content, searcher.encoder, self._catalog, cpu_index(self._vectors))
         self._log = ChangeLog(log, built_from(served.content, ChangeLog(log).id))
         self._pending: deque[Change] = deque()
         self._products: dict[str, Product | None] = {}

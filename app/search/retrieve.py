@@ -45,7 +45,15 @@ def lexical(index: LexicalIndex, query: LexicalQuery, depth: int, allowed: Mask 
 
 def dense(index: VectorIndex, vector: Floats, depth: int, floor: float, allowed: Mask | None) -> DenseHits:
     """The dense top `depth`, above the floor."""
-    rows, scores = index.search(vector, depth, allowed)
+    return _above(*index.search(vector, depth, allowed), index, depth, floor)
+
+
+def dense_many(index: VectorIndex, vectors: Floats, depth: int, floor: float) -> list[DenseHits]:
+    """The same for each of the vectors, [n, dimension], without a filter."""
+    return [_above(rows, scores, index, depth, floor) for rows, scores in index.search_many(vectors, depth)]
+
+
+def _above(rows: Rows, scores: Floats, index: VectorIndex, depth: int, floor: float) -> DenseHits:
     kept = int(np.searchsorted(-scores, -floor, side="right"))
     cut = kept == depth and depth < index.products
     return DenseHits(rows[:kept], scores[:kept], cut)

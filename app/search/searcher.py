@@ -6,6 +6,7 @@ A job keeps what it has found so far, so that at its deadline somebody else can 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Sequence
@@ -91,6 +92,7 @@ class SearchJob:
     planned: Profile | None = None
     words: LexicalQuery | None = None
     found: LexicalHits | None = None
+    near: retrieve.DenseHits | None = None
     answer: SearchAnswer | None = None
     error: Exception | None = None
     degraded: list[str] = field(default_factory=list)
@@ -185,6 +187,8 @@ class Searcher:
             job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
             self._find_words_or_do_without(job)
         self._embed(jobs, load)
+        if self.vectors.batches:
+            self._find_near_together(jobs)
         for job in jobs:
             if job.error is not None or expired(job, now()):
                 self._learn(job)  # an encoder that takes too long is what most needs to be known
@@ -392,8 +396,10 @@ class Searcher:
         profile = self._profile(job, dense=job.vector is not None)
         vector = job.vector if profile.uses_dense else None
         allowed = retrieve.allowed_by(query.filter, self.catalog)
-        with _Stopwatch(job, "dense"), self.scoring:
-            near = self._dense(vector, profile, allowed)
+        near = job.near
+        if near is None:
+            with _Stopwatch(job, "dense"), self.scoring:
+                near = self._dense(vector, profile, allowed)
         with _Stopwatch(job, "score"), self.scoring:
             candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
             ranked = self.rank(candidates.rows, job.words, vector, profile)
@@ -401,6 +407,25 @@ class Searcher:
             clarity = self._clarity(job, near, vector, profile)
             page = self._page(query, ranked, candidates, profile, facets, clarity, job.words)
         return self._respond(job, page, profile.tier, profile.link.calibrated)
+
+    def _find_near_together(self, jobs: Sequence[SearchJob]) -> None:
+        """What is nearest to queries without a filter, by one call for those that want equally many."""
+        waiting: dict[tuple[int, float], list[SearchJob]] = {}
+        for job in jobs:
+            if job.error is None and job.vector is not None and job.query.filter is None and job.profile.uses_dense:
+                waiting.setdefault((job.profile.depth, job.profile.floor), []).append(job)
+        for (depth, floor), group in waiting.items():
+            if len(group) == 1 or self.scoring.rests():
+                continue
+            started = perf_counter()
+            with (
+                contextlib.suppress(Exception),
+                self.scoring,
+            ):  # each then asks for itself, and what it meets is its own
+                vectors = np.stack([job.vector for job in group if job.vector is not None])
+                for job, near in zip(group, retrieve.dense_many(self.vectors, vectors, depth, floor), strict=True):
+                    job.near = near
+                    job.timings.append(Timing("dense", (perf_counter() - started) * 1e3))
 
     def _clarity(self, job: SearchJob, near: retrieve.DenseHits, vector: Floats | None, profile: Profile) -> Clarity:
         """Without a filter, and where the job's lists are the profile's own, those at hand will do."""

@@ -11,13 +11,15 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakValueDictionary
 
-from app.errors import AisleError, BadInput, CorruptPart, EncoderUnavailable
+from app.errors import AisleError, BadInput, CorruptPart, EncoderUnavailable, IndexUnavailable
 from app.index import bundle
 from app.index.catalog import Catalog
-from app.index.dense import FaissIndex
+from app.index.dense import FaissIndex, VectorIndex
+from app.index.dense_gpu import GpuIndex, gpu_is_built_in
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
 from app.runtime.onnx import Provider
+from app.runtime.onnx_cuda import DEVICE
 from app.search.classify import classifier_of
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
 from app.search.golden import GOLDEN, LEAST_OVERLAP, Golden, golden_answers, overlap, read_golden
@@ -79,13 +81,15 @@ class Encoders:
         return encoder
 
 
-def load(store: bundle.BundleStore, version: str, encoders: Encoders) -> Served:
-    """Verify every byte of a version, open it, warm it up on its golden queries.
+def load(store: bundle.BundleStore, version: str, encoders: Encoders, search_on: Provider = "cpu") -> Served:
+    """Verify every byte of a version, open it, warm it up on its golden queries. `search_on`: where vectors are
+    searched.
 
-    Raises CorruptPart naming the part, or NotFound."""
+    Raises CorruptPart naming the part, NotFound, or IndexUnavailable where a GPU is insisted on and cannot."""
     manifest = store.verify(version)
     try:
         served = open_folder(store.path(version), manifest, version, encoders)
+        served.searcher.vectors = _placed(served.searcher.vectors, search_on)
         golden = warm(served.searcher, store.path(version))
     except (AisleError, OSError):
         raise
@@ -118,6 +122,19 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
         classifier=classifier_of(catalog, vectors, encoder, manifest.content),
     )
     return Served(searcher, _info(manifest.content), manifest.content, time.time())
+
+
+def _placed(vectors: VectorIndex, provider: Provider) -> VectorIndex:
+    """The index on a GPU where one is wanted and can; raises IndexUnavailable where it was insisted on and cannot."""
+    if not isinstance(vectors, FaissIndex) or provider == "cpu" or (provider == "auto" and not gpu_is_built_in()):
+        return vectors
+    try:
+        return GpuIndex(vectors, DEVICE)
+    except IndexUnavailable as error:
+        if provider == "cuda":
+            raise IndexUnavailable(f"AISLE_PROVIDER=cuda, but {error.detail}") from error
+        _log.warning("%s; vectors are searched on the CPU", error.detail)
+        return vectors
 
 
 def _info(content: Mapping[str, Any]) -> CatalogueInfo:

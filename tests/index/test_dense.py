@@ -32,7 +32,7 @@ def index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fa
     """3,000 vectors in either type."""
     if request.param == "lists":
         monkeypatch.setattr(dense, "FLAT_UP_TO", 100)
-        monkeypatch.setattr(dense, "_EXACT_SCAN_UP_TO", 200)
+        monkeypatch.setattr(dense, "EXACT_SCAN_UP_TO", 200)
     built = FaissIndex.build(_vectors(3000))
     assert built.kind.startswith("IVF") == (request.param == "lists")
     return built

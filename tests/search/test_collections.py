@@ -19,6 +19,7 @@ from app.errors import BundleError
 from app.index import bundle
 from app.index.bundle import BundleStore
 from app.index.catalog import Catalog
+from app.runtime.onnx import Provider
 from app.search import collections
 from app.search.collections import Collections
 from app.search.versions import Encoders, Served, load
@@ -76,10 +77,10 @@ async def test_what_is_published_while_another_version_is_being_refused_is_serve
     """Checking the broken one took so long that the good one came in between: the refusal is not held against it."""
     broken, good = _seal(store, "broken", whole=False), _seal(store, "good")
 
-    def load_slowly(of: BundleStore, version: str, encoders: Encoders) -> Served:
+    def load_slowly(of: BundleStore, version: str, encoders: Encoders, search_on: Provider) -> Served:
         if version == broken:
             (store.folder / "CURRENT").write_text(good)
-        return load(of, version, encoders)
+        return load(of, version, encoders, search_on)
 
     served = Collections(store.folder, "cpu")
     served.open()
