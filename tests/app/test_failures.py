@@ -19,7 +19,7 @@ import pytest
 
 from app import metrics
 from app.errors import CorruptPart
-from app.index import bundle, changes
+from app.index import bundle, changes, dense_gpu
 from app.index.bundle import BundleStore
 from app.index.changes import ChangeLog, Edit
 from app.search.embed import Encoder
@@ -31,6 +31,7 @@ from tests.app import faults
 from tests.app.faults import Seen
 from tests.app.server import served
 from tests.conftest import ROOT, Client
+from tests.index.gpu_stand_in import StandInGpu
 from tests.redis_server import FalseRedis, RedisServer
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -203,6 +204,25 @@ async def _(place: Place) -> Seen:
 async def _(place: Place) -> Seen:
     """At the seam of the session, as ONNX Runtime says it; what a device does is tried where there is one."""
     return await _failing_sessions(place, faults.raises)
+
+
+@exercise("the index on a GPU raises")
+async def _(place: Place) -> Seen:
+    """With a stand-in for FAISS's GPU functions: an allocation fails, which is what FAISS raises for."""
+    seen, gpu = Seen(), StandInGpu()
+    place.patch.setattr(dense_gpu, "faiss", gpu)
+    place.patch.setattr(dense_gpu, "_TRIAL", "")
+    place.patch.setattr(dense_gpu, "_resources", gpu.StandardGpuResources)
+    async with place.client(place.bundles, provider="auto", cache_mb=0) as http:
+
+        def fails() -> None:
+            raise RuntimeError("StandardGpuResources: alloc fail")
+
+        asked = len(gpu.batches)
+        gpu.before_search = fails
+        await seen.ask_for(http, seconds=0.5, rate=20, stem="wooden lamp", timeout_ms=_SHORT_MS)
+        assert len(gpu.batches) > asked, "the fault did not happen"
+    return seen
 
 
 @exercise("encoder stands still for 5 s")
