@@ -86,7 +86,7 @@ load: bundles ## offer load at fixed times and find what is answered within 50 m
 	@mkdir -p artifacts
 	@$(PY) -m tests.bench.bench_load $(ARGS)
 
-gpu: ## prove the encoder on a CUDA device against the CPU and time it (GPU_PYTHON= has onnxruntime-gpu and onnx)
+gpu: ## prove the encoder and the index on a CUDA device against the CPU and time them (GPU_PYTHON= has aisle[gpu])
 	@$(or $(GPU_PYTHON),$(PY)) -m tests.bench.bench_gpu $(ARGS)
 
 relevance: ## every relevance figure of BENCHMARKS.md from hashed inputs (ARGS=--check compares, --latency times)

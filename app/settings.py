@@ -46,7 +46,9 @@ class Settings(BaseModel):
     )
     open: bool = Field(False, description="without a file of keys: writing and administration are open, too")
     docs: bool = Field(False, description="serve /docs and /openapi.json")
-    provider: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the encoder runs")
+    provider: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the encoder runs and vectors are searched"
+    )
     show_images: bool = Field(False, description="the search page shows the catalogue's image links")
     log_queries: bool = Field(False, description="query text may appear in logs")
     drain_s: float = Field(1.0, ge=0, le=300, description="not ready but still serving, this long after SIGTERM")

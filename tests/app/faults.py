@@ -6,9 +6,10 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +17,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from app.errors import EncoderUnavailable
+from app.runtime.onnx import OnnxEncoder
 from app.search.searcher import Searcher
+from app.types import Floats
 
 ALLOWANCE_MS = 20.0
 """How much later than its deadline an answer may come."""
@@ -45,6 +49,32 @@ class Fault:
     def end(self) -> None:
         self.on = False
         self.released.set()
+
+
+class Device(OnnxEncoder):
+    """The CPU's session that says it is a device's, and fails while it is `lost`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "cpu")
+        self.provider, self.lost, self.runs, self.lost_runs = "cuda", False, 0, 0
+        self._path = path
+
+    @property
+    def batches(self) -> bool:
+        return False
+
+    def again(self) -> OnnxEncoder:
+        """A new session on it."""
+        if self.lost:
+            raise EncoderUnavailable("no CUDA device")
+        return Device(self._path)
+
+    def encode(self, token_ids: Sequence[Sequence[int]]) -> Floats:
+        self.runs += 1
+        if self.lost:
+            self.lost_runs += 1
+            raise EncoderUnavailable("the device is lost")
+        return super().encode(token_ids)
 
 
 @contextmanager

@@ -19,9 +19,12 @@ import pytest
 
 from app import metrics
 from app.errors import CorruptPart
-from app.index import bundle, changes
+from app.index import bundle, changes, dense_gpu
 from app.index.bundle import BundleStore
 from app.index.changes import ChangeLog, Edit
+from app.index.lexical import LexicalIndex
+from app.runtime.standby import FAILURES, Standby
+from app.search import embed
 from app.search.embed import Encoder
 from app.search.searcher import Searcher
 from app.types import SearchRequest
@@ -31,6 +34,7 @@ from tests.app import faults
 from tests.app.faults import Seen
 from tests.app.server import served
 from tests.conftest import ROOT, Client
+from tests.index.gpu_stand_in import StandInGpu
 from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.redis_server import FalseRedis, RedisServer
@@ -224,8 +228,62 @@ async def _(place: Place) -> Seen:
 
 @exercise("GPU is lost")
 async def _(place: Place) -> Seen:
-    """At the seam of the session, as ONNX Runtime says it; what a device does is tried where there is one."""
-    return await _failing_sessions(place, faults.raises)
+    """A stand-in for the device, lost as its session says it; what a real one does is tried where there is one."""
+    seen, real, devices = Seen(), embed._model, []
+
+    def model(folder: Path, name: str, provider: Any, description: Any) -> Any:
+        spare, precision = real(folder, name, provider, description)
+        devices.append(faults.Device(folder / name))
+        return Standby(devices[-1], spare, devices[-1].again, again_s=0.2), precision  # type: ignore[arg-type]
+
+    place.patch.setattr(embed, "_model", model)
+    async with place.client(place.bundles) as http:
+        for device in devices:
+            device.lost = True
+        for number in range(30):
+            await seen.ask(http, f"steel mug {number}")
+        assert not seen.whole and sum(device.lost_runs for device in devices) >= FAILURES
+        for device in devices:
+            device.lost = False
+        await _until_whole(http, "quiet kettle")
+    return seen
+
+
+@exercise("the words raise")
+async def _(place: Place) -> Seen:
+    seen, real = Seen(), LexicalIndex.search
+
+    def search(self: LexicalIndex, *arguments: Any) -> Any:
+        if "mug" in arguments[0].words:
+            raise RuntimeError
+        return real(self, *arguments)
+
+    place.patch.setattr(LexicalIndex, "search", search)
+    async with place.client(place.bundles) as http:
+        for number in range(20):
+            await seen.ask(http, f"steel mug {number}")
+            assert not (await http.post("/v1/search", json={"query": f"wool scarf {number}"})).json()["degraded"]["is"]
+        await seen.ask(http, "steel mug", profile="lexical")
+    return seen
+
+
+@exercise("the index on a GPU raises")
+async def _(place: Place) -> Seen:
+    """With a stand-in for FAISS's GPU functions: an allocation fails, which is what FAISS raises for."""
+    seen, gpu = Seen(), StandInGpu()
+    place.patch.setattr(dense_gpu, "faiss", gpu)
+    place.patch.setattr(dense_gpu, "_TRIAL", "")
+    place.patch.setattr(dense_gpu, "_resources", gpu.StandardGpuResources)
+    async with place.client(place.bundles, provider="auto", cache_mb=0) as http:
+
+        def fails() -> None:
+            raise RuntimeError("StandardGpuResources: alloc fail")
+
+        asked = len(gpu.batches)
+        gpu.before_search = fails
+        await seen.ask_for(http, seconds=0.5, rate=20, stem="wooden lamp", timeout_ms=_SHORT_MS)
+        assert len(gpu.batches) > asked, "the fault did not happen"
+    return seen
 
 
 @exercise("encoder stands still for 5 s")

@@ -1,9 +1,13 @@
-"""The encoder on a GPU: that it makes the CPU's vectors, and how fast.
+"""The encoder and the vector index on a GPU: that they give what the CPU gives, and how fast.
 
-    make gpu      (an environment with onnxruntime-gpu and onnx; python -m tests.bench.bench_gpu [--json])
+    make gpu      (an environment with aisle[gpu]; python -m tests.bench.bench_gpu [--json] [--vectors N])
 
 The float16 graphs are made from the shipped int8 weights. Correctness comes first: a figure outside its bound ends the
-run with exit code 1. Without a CUDA device it says so and measures nothing.
+run with exit code 1. Without a CUDA device it says so and measures nothing; of the two halves, each runs that can.
+
+The index holds N random vectors about random centres, unit length, 384 numbers. Both sides scan the same float16 codes
+exactly, so the bound is equality: the same scores in the same order, and the same rows but for those that share the
+score at the end of the list.
 """
 
 from __future__ import annotations
@@ -20,11 +24,15 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from app.errors import EncoderUnavailable
+from app.errors import EncoderUnavailable, IndexUnavailable
 from app.index.analysis import normalize_text
+from app.index.dense import FaissIndex, FewVectors
+from app.index.dense_gpu import GpuIndex, gpu_is_built_in
 from app.runtime.onnx import OnnxEncoder, cuda_is_built_in
+from app.runtime.onnx_cuda import DEVICE
 from app.search.embed import HALF, MODEL, Encoder
 from app.search.probes import cosines
+from app.types import Floats, Rows
 from models.half import float_graph, with_half
 
 ROOT = Path(__file__).parents[2]
@@ -138,24 +146,100 @@ def measure(folder: Path) -> tuple[dict[str, float | str], list[str]]:
     return figures, wrong
 
 
+def same(one: tuple[Rows, Floats], other: tuple[Rows, Floats]) -> bool:
+    """Whether both lists are one allowing ties: equal scores in order, equal rows above the last score."""
+    (rows, scores), (others, theirs) = one, other
+    if not np.array_equal(scores, theirs):
+        return False
+    above = scores > scores[-1:]
+    return np.array_equal(rows[above], others[above])
+
+
+def measure_index(count: int) -> tuple[dict[str, float | str], list[str]]:
+    """The index on the GPU against an exact scan by the CPU's kernel; figures, and what is wrong."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((1000, 384), dtype=np.float32)
+
+    def drawn(number: int) -> Vectors:
+        vectors = centres[random.integers(1000, size=number)] + random.standard_normal((number, 384), dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    vectors, queries = drawn(count), drawn(256)
+    cpu = FaissIndex.build(vectors)
+    exact = FewVectors(cpu._codes)
+    before, started = device_mib(), perf_counter()
+    gpu = GpuIndex(cpu, DEVICE)
+    figures: dict[str, float | str] = {"index: vectors": count, "index": gpu.kind}
+    figures["index: tried, copied and warm, s"] = perf_counter() - started
+    figures["index: device memory, MiB, with what FAISS works in"] = device_mib() - before
+    wrong = []
+    filters = [(f"{share:.0%}", random.random(count) < share) for share in (0.9, 0.5, 0.1, 0.01)]
+    for name, allowed in [("no filter", None), *filters]:
+        differ = found = wanted = 0
+        for query in queries[:64]:
+            ours, theirs = gpu.search(query, 100, allowed), exact.search(query, 100, allowed)
+            differ += not same(ours, theirs)
+            found, wanted = found + len(np.intersect1d(ours[0], theirs[0])), wanted + len(theirs[0])
+        figures[f"index, {name}: recall of the exact top 100"] = found / wanted
+        # Where a filter leaves too little to the device, the CPU's index answers, which may be approximate.
+        if differ and (allowed is None or cpu.kind == "SQfp16"):
+            wrong.append(f"index, {name}: {differ} of 64 lists are not those of the exact scan")
+    together = gpu.search_many(queries[:64], 100)
+    if not all(same(ours, exact.search(query, 100, None)) for query, ours in zip(queries[:64], together, strict=True)):
+        wrong.append("index: lists of a batch are not those of the exact scan")
+    for name, index in (("GPU", gpu), (f"CPU {cpu.kind}", cpu)):
+        for filtered, allowed in (("", None), (", half filtered out", filters[1][1])):
+            spent = times(lambda at, i=index, a=allowed: i.search(queries[at % 256], 100, a), 500)  # type: ignore[misc]
+            for share in (50, 99):
+                figures[f"{name}: one query{filtered}, p{share} ms"] = float(np.percentile(spent, share))
+    for size in (4, 16, 64):
+        spent = times(lambda at, size=size: gpu.search_many(queries[:size], 100), 200)  # type: ignore[misc]
+        figures[f"GPU: a batch of {size}, p50 ms"] = float(np.median(spent))
+    if not gpu.batches:
+        wrong.append("index: the device failed on the way")
+    return figures, wrong
+
+
+def device_mib() -> float:
+    """Memory in use on the first device, all processes; NaN where nvidia-smi cannot say."""
+    said = nvidia_smi("memory.used").splitlines()
+    return float(said[0].split()[0]) if said and said[0][:1].isdigit() else float("nan")
+
+
+def nvidia_smi(query: str) -> str:
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="in the index (default: a million)")
     arguments = parser.parse_args()
+    figures: dict[str, float | str] = {"device": nvidia_smi("name,driver_version")}
+    wrong: list[str] = []
     if not cuda_is_built_in():
-        print("skipped: this ONNX Runtime has no CUDA provider (pip install 'aisle[gpu]' onnx)")
-        return 0
-    with tempfile.TemporaryDirectory() as folder:
+        print("skipped the encoder: this ONNX Runtime has no CUDA provider (pip install 'aisle[gpu]')")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found, wrong = measure(Path(folder))
+                figures |= found
+            except EncoderUnavailable as error:
+                print(f"skipped the encoder: no CUDA device can run it ({error.detail})")
+    if not gpu_is_built_in():
+        print("skipped the index: this FAISS has no GPU functions (pip install 'aisle[gpu]')")
+    else:
         try:
-            figures, wrong = measure(Path(folder))
-        except EncoderUnavailable as error:
-            print(f"skipped: no CUDA device can run the encoder ({error.detail})")
-            return 0
-    device = subprocess.run(
-        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    figures = {"device": device.stdout.strip(), **figures}
+            found, more = measure_index(arguments.vectors)
+            figures, wrong = figures | found, wrong + more
+        except IndexUnavailable as error:
+            print(f"skipped the index: {error.detail}")
+    if len(figures) == 1:
+        return 0
     if arguments.json:
         print(json.dumps({**figures, "wrong": wrong}))
     else:

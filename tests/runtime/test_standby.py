@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -18,27 +18,10 @@ from app.metrics import REGISTRY
 from app.runtime.onnx import OnnxEncoder
 from app.runtime.standby import FAILURES, Standby
 from app.search.searcher import Searcher, SearchJob
-from app.types import Floats, SearchRequest
+from app.types import SearchRequest
+from tests.app.faults import Device
 
 IDS = [[5, 6, 7]]
-
-
-class Device(OnnxEncoder):
-    """The CPU's session that says it is a device's, and fails while it is `lost`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "cpu")
-        self.provider, self.lost, self.runs = "cuda", False, 0
-
-    @property
-    def batches(self) -> bool:
-        return False
-
-    def encode(self, token_ids: Sequence[Sequence[int]]) -> Floats:
-        self.runs += 1
-        if self.lost:
-            raise EncoderUnavailable("the device is lost")
-        return super().encode(token_ids)
 
 
 @pytest.fixture
