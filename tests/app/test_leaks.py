@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 CANARY = "canary-5f1d0c"
 HOSTILE = "\r\n2027-01-01 00:00:00 ERROR forged\x1b[31m\u2028\x00\u0085\u009b31m\x7f\u202e"
 _STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [a-z._]+ "
-_LINE = re.compile(rf"({_STAMP}[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]+|aisle \S+ serves \S+)\n")
+LINE = re.compile(rf"({_STAMP}[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202e]+|aisle \S+ serves \S+)\n")
 _OURS = re.compile(rf"Traceback|File \"|\.py\b|site-packages|line \d+, in|/home/|/tmp/|{re.escape(str(ROOT))}")
 
 
@@ -145,8 +145,8 @@ def test_what_a_caller_sends_is_never_raw_in_the_log(secret: tuple[Served, str])
     _until_logged(service, "last-of-all")
     assert any("\\u001b[31m" in line and "forged" in line for line in service.lines), "nothing hostile was logged"
     for line in service.lines:
-        assert _LINE.fullmatch(line), repr(line)
-    assert not _LINE.fullmatch("2027-01-01 00:00:00,000 INFO aisle a\x1b[31m\n"), "the measure must notice a raw code"
+        assert LINE.fullmatch(line), repr(line)
+    assert not LINE.fullmatch("2027-01-01 00:00:00,000 INFO aisle a\x1b[31m\n"), "the measure must notice a raw code"
 
 
 def _until_logged(service: Served, text: str) -> None:

@@ -6,6 +6,7 @@ import pickle
 import random
 import time
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,10 @@ from app.metrics import REGISTRY
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.cache_entry import MAX_ENTRY_BYTES, redis_key, seal, unseal, vector_of, vector_payload
 from app.search.cache_local import OVERHEAD_BYTES, LocalLevel
+from app.search.searcher import Searcher
+from app.types import SearchRequest, Sort
+from tests.ledger import Promise
+from tests.promises.forms import forms
 
 KEY = answer_key("default", "v1", b"blue shoes")
 VECTOR_KEY = vector_key("encoder", "blue shoes")
@@ -56,6 +61,54 @@ def test_ten_thousand_tuples_have_ten_thousand_keys():
         tuples.add(tuple("".join(rng.choices("ab:", k=rng.randrange(5))) for _ in range(rng.randrange(2, 6))))
     keys = {answer_key(one[0], one[1], *(part.encode() for part in one[2:])) for one in tuples}
     assert len({"".join(one) for one in tuples}) < len(keys) == 10_000
+
+
+_ASKED: dict[str, tuple[Any, ...]] = {
+    "query": ("mug", "steel mug", None),
+    "k": (1, 10, 11),
+    "offset": (0, 1),
+    "filter": (
+        {"field": "brand", "in": ["Acme"]},
+        {"field": "brand", "in": ["Acme", "Zeta"]},
+        {"field": "price", "gte": 1},
+    ),
+    "facets": ((), ("brand",), ("brand", "color")),
+    "sort": ((), (Sort("price"),), (Sort("price", True),)),
+    "profile": ("default", "lexical"),
+    "explain": (False, True),
+    "fields": (None, ("title",), ("title", "brand")),
+    "prefix": (False, True),
+    "relax": (False, True),
+}
+
+
+@pytest.mark.parametrize("count", forms(500, 10_000))
+def test_requests_share_a_key_exactly_when_they_are_the_same(
+    tiny_searcher: Searcher, promise: Promise, seed: int, count: int
+) -> None:
+    """Pairs of requests that differ in nothing, in one member or in all, over collections and versions."""
+    draw = random.Random(seed)
+
+    def drawn() -> dict[str, Any]:
+        one = {name: draw.choice(values) for name, values in _ASKED.items()}
+        return one | {"collection": draw.choice(("default", "retail")), "version": draw.choice(("v1", "v2"))}
+
+    def key(one: dict[str, Any]) -> bytes:
+        request = SearchRequest(**{name: value for name, value in one.items() if name != "version"})
+        return answer_key(request.collection, one["version"], tiny_searcher.query(request).parts)
+
+    same = wrong = 0
+    with promise("A6", f"{count:,} pairs of requests: equal keys ⇔ equal requests") as found:
+        for number in range(count):
+            one = drawn()
+            other = dict(one) if number % 3 == 0 else one | dict([draw.choice(list(drawn().items()))])
+            other = drawn() if number % 3 == 2 else other
+            same += one == other
+            wrong += (key(one) == key(other)) != (one == other)
+        found.figure = f"{count:,} pairs of requests, {wrong} wrong"
+        found.control = f"{same:,} pairs are equal, {count - same:,} are not"
+        assert wrong == 0
+        assert min(same, count - same) > count / 4
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.integers(0, 8))
