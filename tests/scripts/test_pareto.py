@@ -169,7 +169,7 @@ def test_the_way_to_serve_is_found_under_load_and_recommended(bundles: Path, que
 @pytest.mark.usefixtures("priced")
 def test_a_setting_too_slow_under_load_is_refused(bundles: Path, queries: Path, capsys: Told) -> None:
     """Alone all of them keep to two milliseconds; of six thousand searches a second nobody does."""
-    load = ("--rate", "6000", "--seconds", "0.2", "--p99-ms", "2", "--least-recall", "0.1", "--depths", "20,200")
+    load = ("--rate", "6000", "--seconds", "0.02", "--p99-ms", "2", "--least-recall", "0.1", "--depths", "20,200")
     value = _told(capsys, 3, bundles, queries, *load)
     assert "under 6000 searches/s no setting keeps to p99 2 ms" in value["error"]
     assert "the nearest, depth" in value["error"] and value["chosen"] is None and value["version"] is None
