@@ -19,7 +19,7 @@ import numpy as np
 from app.errors import BadInput, NotFound
 from app.index.bundle import BundleStore
 from app.runtime.cores import usable_cores
-from app.runtime.interpreter import settle
+from app.runtime.interpreter import settled
 from app.search.searcher import Searcher
 from app.search.versions import Encoders, Served, load
 from models import pareto, serving
@@ -112,7 +112,6 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     served = load(store, version, Encoders("auto"))
     queries, qrels = _asked(arguments, output)
     gain = Gain(relevant_at=arguments.relevant_at)
-    settle()  # as a service does when it has loaded: else a search pays for what is loaded, as garbage
     points = _points(arguments, served.searcher, queries, qrels, gain, output)
     bounds = Bounds(arguments.p99_ms, arguments.least_recall, None if qrels is None else arguments.least_ndcg)
     choice = _chosen(arguments, served, points, bounds, list(queries.values()), output)
@@ -194,7 +193,7 @@ def _points(
     settings = pareto.settings_of(searcher, arguments.depths, arguments.breadths)
     with output.progress(f"quality of {len(settings)} settings", unit="queries", total=len(queries)) as tick:
         measured = pareto.qualities(searcher, settings, queries, qrels, gain, tick)
-    with output.progress("timing", unit="rounds", total=arguments.rounds) as tick:
+    with output.progress("timing", unit="rounds", total=arguments.rounds) as tick, settled():
         return pareto.race(searcher, measured, list(queries.values()), arguments.rounds, tick)
 
 

@@ -107,7 +107,8 @@ def trade_off_plot(points: Sequence[tuple[str, float, float, str]], x_label: str
     for share in _FIFTHS:
         tick = f"{x_low + share * (x_high - x_low):.2f}"
         parts.append(_tick_y(_y(share), f"{y_low + share * (y_high - y_low):.3f}"))
-        parts.append(element("text", tick, x=f"{_x(share):.1f}", y=_BOTTOM + 16, text_anchor="middle"))
+        anchor = "end" if share == 1.0 else "middle"  # the frame ends where the axis does
+        parts.append(element("text", tick, x=f"{_x(share):.1f}", y=_BOTTOM + 16, text_anchor=anchor))
     placed = [(_x((one[1] - x_low) / (x_high - x_low)), _y((one[2] - y_low) / (y_high - y_low))) for one in points]
     line = sorted(at for at, one in zip(placed, points, strict=True) if one[3] != "dominated")
     parts.append(element("path", d=_path(line), class_="series-0") if line else Markup())

@@ -155,8 +155,7 @@ def test_lists_read_are_chosen_written_and_applied_on_load(listed: Path, queries
 
 
 def test_the_way_to_serve_is_found_under_load_and_recommended(bundles: Path, queries: Path, capsys: Told) -> None:
-    """In processes of their own; the manifest says for which machine. A goal for the load that nobody meets is refused
-    (the searches arrive faster than they can be answered)."""
+    """In processes of their own; the manifest says for which machine."""
     store = BundleStore(bundles)
     load = ("--rate", "50", "--seconds", "0.1")
     value = _told(capsys, 0, bundles, queries, "--p99-ms", "10000", *load, "--no-publish")
@@ -165,6 +164,16 @@ def test_the_way_to_serve_is_found_under_load_and_recommended(bundles: Path, que
     if value["version"] is not None:
         found = read_manifest(store.path(value["version"])).content["serving"]
         assert {name: found[name] for name in machine()} == machine() and found["processes"] >= 1
+
+
+@pytest.mark.usefixtures("priced")
+def test_a_setting_too_slow_under_load_is_refused(bundles: Path, queries: Path, capsys: Told) -> None:
+    """Alone all of them keep to two milliseconds; of six thousand searches a second nobody does."""
+    load = ("--rate", "6000", "--seconds", "0.02", "--p99-ms", "2", "--least-recall", "0.1", "--depths", "20,200")
+    value = _told(capsys, 3, bundles, queries, *load)
+    assert "under 6000 searches/s no setting keeps to p99 2 ms" in value["error"]
+    assert "the nearest, depth" in value["error"] and value["chosen"] is None and value["version"] is None
+    assert BundleStore(bundles).versions() == [value["before"]]
 
 
 @pytest.mark.parametrize(
