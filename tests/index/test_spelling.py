@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.index.lexical import LexicalIndex
-from app.index.postings import Vocabulary
 from app.index.spelling import Spelling
+from app.index.vocabulary import Vocabulary
 
 TEXTS = [
     "wireless headphones",
