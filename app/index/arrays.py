@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 
-_PIECE_BYTES = 1 << 16
+CHECKED_AT_ONCE = 1 << 16
+"""Entries of an array that a check copies: what it takes and gives back is else lost between what is kept."""
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -52,8 +53,8 @@ def is_utf8(text: npt.NDArray[np.uint8]) -> bool:
     """Whether the bytes are UTF-8; a piece is looked at at a time, so that no second copy is held."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        for start in range(0, len(text), _PIECE_BYTES):
-            decoder.decode(text[start : start + _PIECE_BYTES].tobytes())
+        for start in range(0, len(text), CHECKED_AT_ONCE):
+            decoder.decode(text[start : start + CHECKED_AT_ONCE].tobytes())
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 from app.index import string_kernels as kernels
-from app.index.arrays import frozen, is_utf8, load_array, map_file, release, save_array
+from app.index.arrays import CHECKED_AT_ONCE, frozen, is_utf8, load_array, map_file, release, save_array
 from app.types import Mask, Rows
 
 Codes = npt.NDArray[np.int32]
@@ -258,13 +258,22 @@ class KeywordColumn:
         for path, array, least in ((codes_path, codes, 0), (first_path, first, MISSING)):
             if len(array) and not (array.min() >= least and array.max() < len(values)):
                 raise CorruptPart(f"{path.name}: a code lies outside the {len(values)} values")
-        filled = offsets[1:] > offsets[:-1]
-        if not np.array_equal(first[filled], codes[offsets[:-1][filled]]) or np.any(first[~filled] != MISSING):
+        if not _are_first(offsets, codes, first):
             raise CorruptPart(f"{first_path.name}: not the first values of the rows")
         column = cls(values, offsets, codes, first)
         for part in (offsets, codes, first):
             release(part)
         return column
+
+
+def _are_first(offsets: Offsets, codes: Codes, first: Codes) -> bool:
+    for start in range(0, len(first), CHECKED_AT_ONCE):
+        piece = first[start : start + CHECKED_AT_ONCE]
+        ends = offsets[start : start + len(piece) + 1]
+        filled = ends[1:] > ends[:-1]
+        if not np.array_equal(piece[filled], codes[ends[:-1][filled]]) or np.any(piece[~filled] != MISSING):
+            return False
+    return True
 
 
 class NumberColumn:

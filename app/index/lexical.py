@@ -117,7 +117,7 @@ class LexicalIndex:
         self._postings = postings
         self._titles = titles
         self.synonyms = synonyms
-        self.spelling = spelling or Spelling(vocabulary, np.diff(postings.starts))
+        self.spelling = spelling or Spelling(vocabulary, postings.starts)
 
     def __len__(self) -> int:
         return len(self._titles)

@@ -1,6 +1,6 @@
 """What a version's vocabulary says of a misspelt word: how often a word occurs, and which term it is nearest to.
 
-Built from the vocabulary and the document frequencies when a version is opened: no file of its own, 12 bytes a term.
+Built from the vocabulary and the document frequencies when a version is opened: no file of its own, 8 bytes a word.
 It depends on the version alone, so a correction is as pure as a score.
 """
 
@@ -28,10 +28,10 @@ _WORD = re.compile(rf"{_LETTER}{{{SHORTEST - 1},{LONGEST}}}").fullmatch
 class Spelling:
     """Immutable; any number of threads may ask at once."""
 
-    def __init__(self, vocabulary: Vocabulary, frequency: npt.NDArray[np.int64]) -> None:
-        """frequency: integers [terms], the products that hold each term."""
+    def __init__(self, vocabulary: Vocabulary, starts: npt.NDArray[np.int64]) -> None:
+        """starts: int64 [terms + 1], where each term's postings begin: as many products hold it as it has postings."""
         self._vocabulary = vocabulary
-        self._frequency = frozen(frequency.astype(np.int32))
+        self._starts = starts
         lengths = kernels.lengths(vocabulary.text, vocabulary.starts, _letters())
         lengths[(lengths < SHORTEST - 1) | (lengths > LONGEST)] = 0
         words = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]  # those of one length ascend
@@ -42,7 +42,7 @@ class Spelling:
     def frequency(self, word: str) -> int:
         """How many products hold the term that a word of letters is folded to."""
         number = self._vocabulary.number(fold(word))
-        return int(self._frequency[number]) if number >= 0 else 0
+        return int(self._starts[number + 1] - self._starts[number]) if number >= 0 else 0
 
     def begins(self, word: str) -> bool:
         """Whether any term begins like this."""
@@ -56,7 +56,7 @@ class Spelling:
         found, distances = self.near(word, most)
         if not len(found):
             return None
-        best = np.lexsort((found, -self._frequency[found], distances))[0]
+        best = np.lexsort((found, self._starts[found] - self._starts[found + 1], distances))[0]
         term = self._vocabulary[int(found[best])]
         return f"{term}s" if word.endswith("s") and fold(f"{term}s") == term else term
 
@@ -69,8 +69,11 @@ class Spelling:
         first = self._first_of_length[max(len(folded) - most - 1, 0)]
         last = self._first_of_length[len(folded) + most + 1]
         letters = np.frombuffer(folded.encode("utf-16-le"), np.uint16)
-        text, starts = self._vocabulary.text, self._vocabulary.starts
-        return kernels.near(letters, self._numbers, self._masks, text, starts, first, last, most)
+        # Two edits away only with the first letter right, as it nearly always is: those terms stand side by side.
+        text, starts, least, end = self._vocabulary.text, self._vocabulary.starts, 0, len(self._vocabulary)
+        if most > 1:
+            least, end = map(self._vocabulary.place, (folded[0], chr(ord(folded[0]) + 1)))
+        return kernels.near(letters, self._numbers, self._masks, text, starts, first, last, least, end, most)
 
 
 @cache

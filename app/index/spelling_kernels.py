@@ -111,12 +111,20 @@ def edits(word: Array, letters: Array, count: int, plural: bool, most: int, rows
 
 @compiled
 def near(
-    word: Array, numbers: Array, masks: Array, text: Array, starts: Array, first: int, last: int, most: int
+    word: Array,
+    numbers: Array,
+    masks: Array,
+    text: Array,
+    starts: Array,
+    first: int,
+    last: int,
+    least: int,
+    end: int,
+    most: int,
 ) -> tuple[Array, Array]:
     """Which of the words from `first` to `last`, none more than `most` letters longer than the word, are within `most`
-    edits of it, as they are or as plurals: numbers int32 [found]; and how many edits: int64 [found]. Beyond one edit
-    the first letter must be right, as it nearly always is: that keeps the many near-matches that two edits let through
-    the masks from being compared in full."""
+    edits of it, as they are or as plurals, their numbers being from `least` to `end`: numbers int32 [found]; and how
+    many edits: int64 [found]."""
     own = signature(word, len(word))
     bare = own & ~_S  # a plural brings an s along
     found = np.empty(last - first, np.int32)
@@ -125,14 +133,14 @@ def near(
     letters = np.empty(len(word) + most, np.uint16)
     count = 0
     for candidate in range(first, last):
+        if numbers[candidate] < least or numbers[candidate] >= end:
+            continue
         if bits(bare & ~masks[candidate]) > most or bits(masks[candidate] & ~own) > most:
             continue
         at = starts[numbers[candidate]]
-        end = starts[numbers[candidate] + 1] - 1
-        if most > 1 and character(text, at)[0] != word[0]:
-            continue
+        stop = starts[numbers[candidate] + 1] - 1
         length = 0
-        while at < end and length < len(letters):
+        while at < stop and length < len(letters):
             letters[length], at = character(text, at)
             length += 1
         distance = edits(word, letters, length, False, most, rows)

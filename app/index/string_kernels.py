@@ -9,7 +9,28 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from app.index.kernels import Array, compiled
+
+
+@compiled
+def starts_of_lines(text: Array) -> Array:
+    """Where each line begins, with a line feed after each but the last, int32 [lines + 1]; the last start is where one
+    more line would begin. No text is no line."""
+    lines = 1 if len(text) > 0 else 0
+    for byte in text:
+        if byte == 10:
+            lines += 1
+    starts = np.zeros(lines + 1, np.int32)
+    line = 1
+    for at in range(len(text)):
+        if text[at] == 10:
+            starts[line] = at + 1
+            line += 1
+    if lines > 0:
+        starts[lines] = len(text) + 1
+    return starts
 
 
 @compiled
@@ -23,8 +44,7 @@ def precedes(text: Any, start: int, end: int, word: Any, first: int, last: int) 
     return first < last
 
 
-# Both are called for every word of a query, and end within a microsecond: letting go of the interpreter for that long
-# would only hand it to another thread.
+# Ends within a microsecond: letting go of the interpreter for that long would only hand it to another thread.
 @partial(compiled, nogil=False)
 def place(word: bytes, text: Array, starts: Array, gap: int) -> int:
     """How many of the strings come before the word; a binary search."""
@@ -39,16 +59,6 @@ def place(word: bytes, text: Array, starts: Array, gap: int) -> int:
     return low
 
 
-@partial(compiled, nogil=False)
-def find(word: bytes, text: Array, starts: Array, gap: int) -> int:
-    """The number of the string that is the word; −1 where there is none."""
-    number = place(word, text, starts, gap)
-    if number == len(starts) - 1:
-        return -1
-    found = not precedes(word, 0, len(word), text, starts[number], starts[number + 1] - gap)
-    return number if found else -1
-
-
 @compiled
 def first_out_of_order(text: Array, starts: Array, gap: int) -> int:
     """The first string that does not come after the one before it; −1 where all are distinct and ascend."""
@@ -57,3 +67,20 @@ def first_out_of_order(text: Array, starts: Array, gap: int) -> int:
         if not precedes(text, starts[number - 1], end, text, starts[number], starts[number + 1] - gap):
             return number
     return -1
+
+
+@compiled
+def slots(hashes: Array) -> Array:
+    """A hash table with open addressing: int32, a power of two and at least a third of them free (−1). The string of a
+    hash lies in the slot of its lower bits, or where that was taken in the next free one, from the last to the first.
+    """
+    size = 4
+    while size * 2 < len(hashes) * 3:
+        size *= 2
+    table = np.full(size, -1, np.int32)
+    for number in range(len(hashes)):
+        slot = hashes[number] & (size - 1)
+        while table[slot] >= 0:
+            slot = (slot + 1) & (size - 1)
+        table[slot] = number
+    return table

@@ -61,7 +61,7 @@ class Titles:
     """The titles of an index's rows. Immutable; any number of threads may ask at once."""
 
     def __init__(self, field: TokenizedField, separators: npt.NDArray[np.int32]) -> None:
-        self._terms = frozen(np.maximum(field.terms, -1))
+        self._terms = frozen(field.terms)
         self._ends = frozen(field.ends)
         self._separators = frozen(separators)
 
@@ -78,7 +78,7 @@ class Titles:
         """Map saved titles of so many rows. Raises CorruptPart or ValueError when they cannot be those."""
         ends = load_array(folder / ENDS, np.int64, rows + 1)
         terms = load_array(folder / TERMS, np.int32, None)
-        if ends[0] != 0 or ends[-1] != len(terms) or (np.diff(ends) < 0).any():
+        if ends[0] != 0 or ends[-1] != len(terms) or (ends[1:] < ends[:-1]).any():
             raise ValueError("the titles' ends do not fit their terms")
         if len(terms) and not -1 <= int(terms.min()) <= int(terms.max()) < len(vocabulary):
             raise ValueError("a title holds a term that is not in the vocabulary")

@@ -1,8 +1,7 @@
-"""A version's terms: one text, mapped into memory, in which a compiled binary search finds a term.
+"""A version's terms: one text, mapped into memory, and a hash table of their numbers.
 
-A Python list and dict of the terms would be quicker by half a microsecond a look-up, and cost some 150 bytes a term
-more. A hash table over the same text is quicker by as much, but has to be built or trusted, and words can be chosen so
-that all of them collide; a search by halves costs the same whatever the words are.
+A list and a dict of them would be Python objects of some 160 bytes a term; these are its UTF-8 and twelve bytes. A term
+is found by Python's own hash, whose key is drawn anew by every process, so that nobody can choose words that collide.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app.index import string_kernels as kernels
-from app.index.arrays import frozen, is_utf8, map_file, release
+from app.index.arrays import frozen, map_file, release
 
 _GAP = 1  # the line feed between two terms
+_TERMS_AT_ONCE = 4096
 _MOST_BYTES = np.iinfo(np.int32).max - _GAP
 
 
@@ -35,12 +35,13 @@ class Vocabulary:
             raise ValueError(f"a vocabulary of {len(text)} bytes")
         self._bytes = text
         self.text: npt.NDArray[np.uint8] = frozen(np.frombuffer(text, np.uint8))
-        self.starts = frozen(_starts(self.text))
-        self._starts = self.starts.data  # gives Python's own numbers, several times as fast as the array
-        if not is_utf8(self.text):
-            raise ValueError("the vocabulary is not UTF-8")
+        self.starts: npt.NDArray[np.int32] = frozen(kernels.starts_of_lines(self.text))
         if kernels.first_out_of_order(self.text, self.starts, _GAP) >= 0:
             raise ValueError("the vocabulary's terms are not distinct and in ascending order")
+        # These give Python's own numbers, and several times as fast as the arrays.
+        self._starts = self.starts.data
+        self._slots = kernels.slots(self._hashes()).data  # of distinct terms: many equal ones would take for ever
+        self._last_slot = len(self._slots) - 1
         release(text)
 
     @classmethod
@@ -67,21 +68,25 @@ class Vocabulary:
 
     def number(self, term: str) -> int:
         """The term's number; −1 where it is not in the vocabulary."""
-        found: int = kernels.find(_utf8(term), self.text, self.starts, _GAP)
-        return found
+        written, starts, slots = term.encode("utf-8", "surrogatepass"), self._starts, self._slots
+        slot = hash(term) & self._last_slot
+        while (number := slots[slot]) >= 0:
+            if self._bytes[starts[number] : starts[number + 1] - _GAP] == written:
+                return number
+            slot = (slot + 1) & self._last_slot
+        return -1
 
     def place(self, text: str) -> int:
-        """How many of the terms come before this text."""
-        before: int = kernels.place(_utf8(text), self.text, self.starts, _GAP)
+        """How many of the terms come before this text. Lone surrogates, which no term has, keep their place in the
+        order."""
+        before: int = kernels.place(text.encode("utf-8", "surrogatepass"), self.text, self.starts, _GAP)
         return before
 
-
-def _starts(text: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    feeds = np.flatnonzero(text == ord("\n"))
-    last = [len(text) + _GAP] if len(text) else []
-    return np.concatenate(([0], feeds + _GAP, last)).astype(np.int32)
-
-
-def _utf8(text: str) -> bytes:
-    """Lone surrogates, which no term has, keep their place in the order."""
-    return text.encode("utf-8", "surrogatepass")
+    def _hashes(self) -> npt.NDArray[np.int64]:
+        """Of every term; its text is read for that. Raises UnicodeDecodeError where it is not UTF-8."""
+        hashes = np.empty(len(self), np.int64)
+        for first in range(0, len(self), _TERMS_AT_ONCE):
+            last = min(first + _TERMS_AT_ONCE, len(self))
+            terms = self._bytes[self._starts[first] : self._starts[last] - _GAP].decode().split("\n")
+            hashes[first:last] = [*map(hash, terms)]
+        return hashes
