@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mmap
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
+
+CHECKED_AT_ONCE = 1 << 16
+"""Entries of an array that a check copies: what it takes and gives back is else lost between what is kept."""
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -32,6 +36,38 @@ def load_array(path: Path, dtype: npt.DTypeLike, *shape: int | None) -> npt.NDAr
         expected = "(" + ", ".join("any" if wanted is None else str(wanted) for wanted in shape) + ")"
         raise CorruptPart(f"{path.name}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected}")
     return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
+
+
+def map_file(path: Path) -> bytes | mmap.mmap:
+    """Map a file's bytes, read-only. Raises CorruptPart naming the file when it is absent or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                return b""  # an empty file cannot be mapped
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
+
+
+def is_utf8(text: npt.NDArray[np.uint8]) -> bool:
+    """Whether the bytes are UTF-8; a piece is looked at at a time, so that no second copy is held."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(text), CHECKED_AT_ONCE):
+            decoder.decode(text[start : start + CHECKED_AT_ONCE].tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def frozen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same values, contiguous and read-only as mapped files are: the kernels are compiled for that kind alone."""
+    values = np.ascontiguousarray(values)
+    if values.flags.writeable:
+        values = values.view()
+        values.flags.writeable = False
+    return values
 
 
 def release(mapped: npt.NDArray[Any] | mmap.mmap | bytes) -> None:

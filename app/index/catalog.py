@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from app.errors import AisleError, BadInput, CorruptPart
-from app.index.arrays import load_array, release, save_array
+from app.index.arrays import CHECKED_AT_ONCE, load_array, release, save_array
 from app.index.columns import (
     COLUMN_TYPES,
     Blobs,
@@ -287,8 +287,10 @@ def _popularity_order(columns: Mapping[str, Column], schema: Schema, rows: int) 
 
 
 def _is_permutation(order: Codes, rank: Codes) -> bool:
-    rows = len(order)
-    return bool(order.min() == 0 and order.max() == rows - 1 and np.array_equal(rank[order], np.arange(rows)))
+    if order.min() != 0 or order.max() != len(order) - 1:
+        return False
+    pieces = ((start, order[start : start + CHECKED_AT_ONCE]) for start in range(0, len(order), CHECKED_AT_ONCE))
+    return all(np.array_equal(rank[piece], np.arange(start, start + len(piece))) for start, piece in pieces)
 
 
 def _inverse(order: Codes) -> Codes:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
-from app.index.arrays import load_array, release, save_array
+from app.index import string_kernels as kernels
+from app.index.arrays import CHECKED_AT_ONCE, frozen, is_utf8, load_array, map_file, release, save_array
 from app.types import Mask, Rows
 
 Codes = npt.NDArray[np.int32]
@@ -68,6 +69,21 @@ class Blobs:
     def __iter__(self) -> Iterator[bytes]:
         return (self._blob[start:end] for start, end in pairwise(self._offsets.tolist()))
 
+    def first_out_of_order(self) -> int:
+        """The first entry that does not come after the one before it; −1 where all are distinct and ascend."""
+        return int(kernels.first_out_of_order(self._text(), frozen(self._offsets), 0))
+
+    def are_utf8(self) -> bool:
+        """Whether every entry is: all of them end to end, and none begins within a character."""
+        text = self._text()
+        begins = self._offsets[self._offsets < len(text)]
+        return is_utf8(text) and not bool(np.any(text[begins] & 0xC0 == 0x80))
+
+    def _text(self) -> npt.NDArray[np.uint8]:
+        if isinstance(self._blob, OpenFile):
+            raise TypeError("a blob that is only open is read an entry at a time")
+        return frozen(np.frombuffer(self._blob, np.uint8))
+
     def release(self) -> None:
         """Let go of the memory that a check has touched."""
         for part in (self._blob, self._offsets):
@@ -85,7 +101,7 @@ class Blobs:
         path = stem.with_name(f"{stem.name}.bin")
         offsets_path = stem.with_name(f"{stem.name}.offsets.npy")
         offsets = load_array(offsets_path, np.int64, None if length is None else length + 1)
-        blob = _map_file(path) if mapped or _is_small(path) else _open_file(path)
+        blob = map_file(path) if mapped or _is_small(path) else _open_file(path)
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(blob) or np.any(offsets[1:] < offsets[:-1]):
             raise CorruptPart(f"{offsets_path.name}: offsets do not divide the {len(blob)} bytes of {path.name}")
         release(offsets)
@@ -99,16 +115,6 @@ def _is_small(path: Path) -> bool:
 def _open_file(path: Path) -> OpenFile:
     try:
         return OpenFile(path)
-    except OSError as error:
-        raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
-
-
-def _map_file(path: Path) -> bytes | mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                return b""  # an empty file cannot be mapped
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise CorruptPart(f"{path.name}: cannot be read ({error})") from error
 
@@ -154,15 +160,11 @@ class StringTable:
     def load(cls, stem: Path, length: int | None = None) -> StringTable:
         """Map a table; CorruptPart for strings that are not distinct, ascending and UTF-8."""
         blobs = Blobs.load(stem, length)
-        previous = None
-        for entry in blobs:
-            if previous is not None and entry <= previous:
-                raise CorruptPart(f"{stem.name}.bin: {entry[:60]!r} does not come after {previous[:60]!r}")
-            previous = entry
-            try:
-                entry.decode()
-            except UnicodeDecodeError as error:
-                raise CorruptPart(f"{stem.name}.bin: {entry[:60]!r} is not UTF-8") from error
+        if not blobs.are_utf8():
+            raise CorruptPart(f"{stem.name}.bin: not UTF-8")
+        if (late := blobs.first_out_of_order()) >= 0:
+            before, entry = blobs[late - 1], blobs[late]
+            raise CorruptPart(f"{stem.name}.bin: {entry[:60]!r} does not come after {before[:60]!r}")
         blobs.release()
         return cls(blobs)
 
@@ -256,13 +258,22 @@ class KeywordColumn:
         for path, array, least in ((codes_path, codes, 0), (first_path, first, MISSING)):
             if len(array) and not (array.min() >= least and array.max() < len(values)):
                 raise CorruptPart(f"{path.name}: a code lies outside the {len(values)} values")
-        filled = offsets[1:] > offsets[:-1]
-        if not np.array_equal(first[filled], codes[offsets[:-1][filled]]) or np.any(first[~filled] != MISSING):
+        if not _are_first(offsets, codes, first):
             raise CorruptPart(f"{first_path.name}: not the first values of the rows")
         column = cls(values, offsets, codes, first)
         for part in (offsets, codes, first):
             release(part)
         return column
+
+
+def _are_first(offsets: Offsets, codes: Codes, first: Codes) -> bool:
+    for start in range(0, len(first), CHECKED_AT_ONCE):
+        piece = first[start : start + CHECKED_AT_ONCE]
+        ends = offsets[start : start + len(piece) + 1]
+        filled = ends[1:] > ends[:-1]
+        if not np.array_equal(piece[filled], codes[ends[:-1][filled]]) or np.any(piece[~filled] != MISSING):
+            return False
+    return True
 
 
 class NumberColumn:

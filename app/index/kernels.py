@@ -28,9 +28,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 WINDOW = 8192
 
 
-def compiled(function: F, *, fastmath: bool = False) -> F:
+def compiled(function: F, *, fastmath: bool = False, nogil: bool = True) -> F:
     """`njit` without the GIL, kept on disk. Where no folder is writable for the cache, compiled in memory instead."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+    options: dict[str, Any] = {"nogil": nogil, "error_model": "numpy", "fastmath": fastmath}
     try:
         return cast(F, njit(**options, cache=True)(function))
     except RuntimeError:  # numba's "no locator available"

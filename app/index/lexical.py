@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import json
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,14 @@ import numpy.typing as npt
 from app.errors import CorruptPart
 from app.index import kernels
 from app.index.analysis import last_word, token_weight, tokens
-from app.index.arrays import load_array, release, save_array
+from app.index.arrays import frozen, load_array, release, save_array
 from app.index.chinese import MODIFIER
 from app.index.negation import NOT
 from app.index.postings import (
     Postings,
     Statistics,
     TokenizedField,
-    Vocabulary,
     collect,
-    frozen,
     sound,
     tokenize,
     tokenize_new,
@@ -45,6 +42,7 @@ from app.index.spelling import Spelling
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.index.terms import Wanted, product_terms, query_terms
 from app.index.titles import TitleQuery, Titles, separators_in, title_query
+from app.index.vocabulary import Vocabulary
 from app.types import Floats, Mask, Rows
 
 FORMAT = 2
@@ -119,7 +117,7 @@ class LexicalIndex:
         self._postings = postings
         self._titles = titles
         self.synonyms = synonyms
-        self.spelling = spelling or Spelling(vocabulary, np.diff(postings.starts))
+        self.spelling = spelling or Spelling(vocabulary, postings.starts)
 
     def __len__(self) -> int:
         return len(self._titles)
@@ -140,31 +138,31 @@ class LexicalIndex:
                 (text.average_length, params.all_k1, params.all_b),
             ]
         )
-        postings, statistics = collect(title, text, len(vocabulary.terms), frozen(fields), idf=None)
-        titles = Titles(title, separators_in(vocabulary.numbers))
+        postings, statistics = collect(title, text, len(vocabulary), frozen(fields), idf=None)
+        titles = Titles(title, separators_in(vocabulary))
         return cls(vocabulary, statistics, postings, titles, synonyms=synonyms)
 
     def extend(self, texts: Iterable[tuple[str, str]]) -> LexicalIndex:
         """An index of further texts, rows from 0, under this version's vocabulary and statistics: one parsed query
         serves both, and the scores compare. A word that the version does not know lengthens its text and matches
         nothing."""
-        numbers = self._vocabulary.numbers
-        title, text = tokenize(texts, lambda term: numbers.get(term, -1), self.synonyms)
-        postings, _ = collect(title, text, len(numbers), self._statistics.fields, self._statistics.idf)
-        titles = Titles(title, separators_in(numbers))
-        return LexicalIndex(self._vocabulary, self._statistics, postings, titles, self.spelling, self.synonyms)
+        vocabulary = self._vocabulary
+        title, text = tokenize(texts, cache(vocabulary.number), self.synonyms)  # most terms of many texts are the same
+        postings, _ = collect(title, text, len(vocabulary), self._statistics.fields, self._statistics.idf)
+        titles = Titles(title, separators_in(vocabulary))
+        return LexicalIndex(vocabulary, self._statistics, postings, titles, self.spelling, self.synonyms)
 
     def save(self, folder: Path) -> None:
         """Write the index's files into an existing folder."""
         description = {
             "format": FORMAT,
             "products": len(self),
-            "terms": len(self._vocabulary.terms),
+            "terms": len(self._vocabulary),
             "postings": len(self._postings.rows),
             "fields": [dict(zip(_FIELD_STATISTICS, field, strict=True)) for field in self._statistics.fields.tolist()],
         }
         (folder / "lexical.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        (folder / "lexical.vocabulary").write_text("\n".join(self._vocabulary.terms), encoding="utf-8", newline="")
+        self._vocabulary.save(folder / "lexical.vocabulary")
         if self.synonyms.rules:
             written = json.dumps(self.synonyms.to_json(), ensure_ascii=False)
             (folder / SYNONYMS).write_text(written, encoding="utf-8")
@@ -198,10 +196,9 @@ class LexicalIndex:
                 f"another aisle made it (format {description['format']!r}, this one reads {FORMAT}): build it anew"
             )
         products, size, count = (int(description[name]) for name in ("products", "terms", "postings"))
-        written = (folder / "lexical.vocabulary").read_bytes().decode()
-        vocabulary = Vocabulary.of(written.split("\n") if written else [])
-        if len(vocabulary.terms) != size or any(left >= right for left, right in pairwise(vocabulary.terms)):
-            raise ValueError(f"the vocabulary is not {size} distinct terms in ascending order")
+        vocabulary = Vocabulary.load(folder / "lexical.vocabulary")
+        if len(vocabulary) != size:
+            raise ValueError(f"a vocabulary of {len(vocabulary)} terms, expected {size}")
         fields = np.array([[field[name] for name in _FIELD_STATISTICS] for field in description["fields"]], np.float64)
         if fields.shape != (2, 3) or not np.isfinite(fields).all() or (fields[:, 0] <= 0.0).any():
             raise ValueError("field statistics out of range")
@@ -220,7 +217,7 @@ class LexicalIndex:
         release(postings.impacts)
         known = folder / SYNONYMS
         synonyms = Synonyms.from_json(json.loads(known.read_bytes())) if known.exists() else NO_SYNONYMS
-        titles = Titles.load(folder, products, vocabulary.numbers)
+        titles = Titles.load(folder, products, vocabulary)
         return cls(vocabulary, Statistics(idf, peaks, frozen(fields)), postings, titles, synonyms=synonyms)
 
     def parse(self, text: str, prefix: bool = False) -> LexicalQuery:
@@ -246,38 +243,39 @@ class LexicalIndex:
 
     def _title_query(self, words: tuple[str, ...], alternatives: list[list[Alternative]]) -> TitleQuery:
         """A word that the version does not know is as rare as can be."""
-        numbers, idf = self._vocabulary.numbers, self._statistics.idf
+        idf = self._statistics.idf
         rarest = math.log1p(2 * len(self) + 1)
-        of_words = [float(idf[numbers[word], 1]) if word in numbers else rarest for word in words]
-        return title_query(words, [[term for term, *_ in found] for found in alternatives], of_words, numbers)
+        of_words = [float(idf[number, 1]) if number >= 0 else rarest for number in map(self._vocabulary.number, words)]
+        return title_query(words, [[term for term, *_ in found] for found in alternatives], of_words, self._vocabulary)
 
     def _alternatives(self, wanted: Wanted) -> list[Alternative]:
         """Terms of the vocabulary that satisfy a query's term, with their weights and kinds. A synonym that is rarer
         than the word counts as if it were as frequent: else the products that say it otherwise would come before those
         that say it as the shopper does (as Lucene's SynonymQuery, which gives all of them one document frequency)."""
-        numbers, idf = self._vocabulary.numbers, self._statistics.idf
+        idf = self._statistics.idf
         weight = token_weight(wanted.term.removeprefix(MODIFIER))
-        found = [(numbers[term], weight, EXACT) for term in (wanted.term, *wanted.equals) if term in numbers]
-        own = idf[numbers[wanted.term], 1] if wanted.term in numbers else np.inf
+        numbers = [*map(self._vocabulary.number, (wanted.term, *wanted.equals))]
+        found = [(number, weight, EXACT) for number in numbers if number >= 0]
+        own = idf[numbers[0], 1] if numbers[0] >= 0 else np.inf
         nearly = [(term, SYNONYM_WEIGHT, SYNONYM) for term in wanted.synonyms]
         for term, worth, kind in (*nearly, *((term, MODIFIER_WEIGHT, MODIFIER_OF) for term in wanted.modifiers)):
-            if term in numbers:
-                share = min(1.0, float(own / max(idf[numbers[term], 1], 1e-9)))
-                found.append((numbers[term], worth * weight * share, kind))
+            if (number := self._vocabulary.number(term)) >= 0:
+                share = min(1.0, float(own / max(idf[number, 1], 1e-9)))
+                found.append((number, worth * weight * share, kind))
         return found
 
     def _expansions(self, begun: str) -> list[int]:
         """The most frequent terms with this beginning, most frequent first, ties in order of the vocabulary."""
-        low = bisect_left(self._vocabulary.terms, begun)
-        high = bisect_left(self._vocabulary.terms, begun + "\U0010ffff", low)
+        low = self._vocabulary.place(begun)
+        high = self._vocabulary.place(begun + "\U0010ffff")
         frequency = np.diff(self._postings.starts[low : high + 1])
         order = np.argsort(-frequency, kind="stable")[:EXPANSIONS]
         return [low + int(place) for place in order]
 
     def information(self, text: str) -> float:
         """The largest idf of a text's terms in this version; −1 where it knows none of them."""
-        numbers = [self._vocabulary.numbers[term] for term in tokens(text) if term in self._vocabulary.numbers]
-        return max((float(self._statistics.idf[number, 1]) for number in numbers), default=-1.0)
+        numbers = map(self._vocabulary.number, tokens(text))
+        return max((float(self._statistics.idf[number, 1]) for number in numbers if number >= 0), default=-1.0)
 
     def search(self, query: LexicalQuery, depth: int, allowed: Mask | None = None) -> LexicalHits:
         """The `depth` best of the rows that match, under the mean of the two fields' shares of their bounds.
@@ -322,7 +320,7 @@ class LexicalIndex:
 
     def term(self, number: int) -> str:
         """A term of the vocabulary."""
-        return self._vocabulary.terms[number]
+        return self._vocabulary[number]
 
     def title_features(self, query: LexicalQuery, rows: Rows) -> Floats:
         """How the titles of any rows answer the query, float32 [rows, len(titles.FEATURES)]."""
@@ -330,10 +328,9 @@ class LexicalIndex:
 
     def title_features_of(self, query: LexicalQuery, title: str) -> Floats:
         """The same of a normalised title outside the index, float32 [1, len(titles.FEATURES)]."""
-        numbers = self._vocabulary.numbers
-        terms = np.array([numbers.get(term, -1) for term in product_terms(title, self.synonyms)], np.int32)
+        terms = np.array([*map(self._vocabulary.number, product_terms(title, self.synonyms))], np.int32)
         field = TokenizedField(terms, np.array([0, len(terms)], np.int64))
-        return Titles(field, separators_in(numbers)).features(query.title, np.zeros(1, np.int32))
+        return Titles(field, separators_in(self._vocabulary)).features(query.title, np.zeros(1, np.int32))
 
     def score_text(self, query: LexicalQuery, title: str, text: str) -> tuple[float, float]:
         """Shares of the bound for a normalised text outside the index, as `scores` gives them for a product of the
@@ -343,7 +340,7 @@ class LexicalIndex:
         for field, words in enumerate((product_terms(title, self.synonyms), product_terms(text, self.synonyms))):
             lengths[field] = len(words)
             occurrences = Counter(words)
-            counts[:, field] = [occurrences[self._vocabulary.terms[term]] for term in query.terms.tolist()]
+            counts[:, field] = [occurrences[self._vocabulary[term]] for term in query.terms.tolist()]
         statistics = self._statistics
         return kernels.text_scores(
             query.groups,

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from app.index.arrays import frozen
 from app.index.kernels import Array, compiled, weigh
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.index.terms import product_terms
+from app.index.vocabulary import Vocabulary
 from app.types import Floats, Rows
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Vocabulary:
-    """Terms in ascending order of code points, and the number of each."""
-
-    terms: Sequence[str]
-    numbers: Mapping[str, int]
-
-    @classmethod
-    def of(cls, terms: Sequence[str]) -> Vocabulary:
-        return cls(terms, {term: number for number, term in enumerate(terms)})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,15 +104,6 @@ def collect(
     rows, impacts = _fill(title.terms, title.ends, text.terms, text.ends, starts)
     peaks = weigh(starts, rows, impacts, title.ends, text.ends, idf, fields)
     return Postings(frozen(starts), frozen(rows), frozen(impacts)), Statistics(frozen(idf), frozen(peaks), fields)
-
-
-def frozen(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same values, contiguous and read-only as mapped files are: the kernels are compiled for that kind alone."""
-    values = np.ascontiguousarray(values)
-    if values.flags.writeable:
-        values = values.view()
-        values.flags.writeable = False
-    return values
 
 
 @compiled

@@ -9,7 +9,7 @@ version does not know the word) and `lexical.title_ends.npy` (int64 [rows + 1]).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app.index import title_kernels
-from app.index.arrays import load_array, release, save_array
+from app.index.arrays import frozen, load_array, release, save_array
 from app.index.negation import NOT
-from app.index.postings import TokenizedField, frozen
+from app.index.postings import TokenizedField
+from app.index.vocabulary import Vocabulary
 from app.types import Floats, Rows
 
 FEATURES = ("coverage", "complete", "phrase", "head", "numbers", "excluded")
@@ -60,7 +61,7 @@ class Titles:
     """The titles of an index's rows. Immutable; any number of threads may ask at once."""
 
     def __init__(self, field: TokenizedField, separators: npt.NDArray[np.int32]) -> None:
-        self._terms = frozen(np.maximum(field.terms, -1))
+        self._terms = frozen(field.terms)
         self._ends = frozen(field.ends)
         self._separators = frozen(separators)
 
@@ -73,17 +74,17 @@ class Titles:
         save_array(folder / ENDS, self._ends)
 
     @classmethod
-    def load(cls, folder: Path, rows: int, numbers: Mapping[str, int]) -> Titles:
+    def load(cls, folder: Path, rows: int, vocabulary: Vocabulary) -> Titles:
         """Map saved titles of so many rows. Raises CorruptPart or ValueError when they cannot be those."""
         ends = load_array(folder / ENDS, np.int64, rows + 1)
         terms = load_array(folder / TERMS, np.int32, None)
-        if ends[0] != 0 or ends[-1] != len(terms) or (np.diff(ends) < 0).any():
+        if ends[0] != 0 or ends[-1] != len(terms) or (ends[1:] < ends[:-1]).any():
             raise ValueError("the titles' ends do not fit their terms")
-        if len(terms) and not -1 <= int(terms.min()) <= int(terms.max()) < len(numbers):
+        if len(terms) and not -1 <= int(terms.min()) <= int(terms.max()) < len(vocabulary):
             raise ValueError("a title holds a term that is not in the vocabulary")
         release(terms)
         release(ends)
-        return cls(TokenizedField(terms, ends), separators_in(numbers))
+        return cls(TokenizedField(terms, ends), separators_in(vocabulary))
 
     def features(self, query: TitleQuery, rows: Rows) -> Floats:
         """FEATURES of rows, in their order: float32 [rows, 6]."""
@@ -101,13 +102,13 @@ class Titles:
         )
 
 
-def separators_in(numbers: Mapping[str, int]) -> npt.NDArray[np.int32]:
+def separators_in(vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
     """The numbers of the words that end a title's main part."""
-    return np.array([numbers[word] for word in _SEPARATORS if word in numbers], np.int32)
+    return np.array([number for number in map(vocabulary.number, _SEPARATORS) if number >= 0], np.int32)
 
 
 def title_query(
-    words: Sequence[str], found: Sequence[Sequence[int]], idf: Sequence[float], numbers: Mapping[str, int]
+    words: Sequence[str], found: Sequence[Sequence[int]], idf: Sequence[float], vocabulary: Vocabulary
 ) -> TitleQuery:
     """`words`: the query's terms in order, marked where they must be absent; `found`: the terms of the vocabulary that
     satisfy each; `idf` of each."""
@@ -116,7 +117,7 @@ def title_query(
     terms = [(term, place) for place, at in enumerate(wanted) for term in found[at]]
     content = [words[at] not in _LITTLE for at in wanted]
     weights = [idf[at] if kept or not any(content) else 0.0 for at, kept in zip(wanted, content, strict=True)]
-    pairs = [(numbers.get(word, -1), numbers.get(NOT + word, -1)) for word in denied]
+    pairs = [(vocabulary.number(word), vocabulary.number(NOT + word)) for word in denied]
     return TitleQuery(
         frozen(np.array([term for term, _ in terms], np.int32)),
         frozen(np.array([place for _, place in terms], np.int32)),

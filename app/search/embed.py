@@ -50,7 +50,7 @@ class Encoder:
         self.digest = f"{file_digest(folder / DESCRIPTION)} {self.precision}"
         # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
         self._query_tokens = _tokenizer(folder, self.description["max_query_tokens"])
-        self._product_tokens = _tokenizer(folder, self.description["max_product_tokens"])
+        self._product_tokens = _another(self._query_tokens, folder, self.description["max_product_tokens"])
         tokens = self._query_tokens  # not self: an encoder that nobody uses is let go at once
         self._read_query = lru_cache(_READINGS)(lambda text: tokens.encode(text).ids)
         self._query_prefix = str(self.description.get("query_prefix", ""))
@@ -223,3 +223,19 @@ def _tokenizer(folder: Path, longest: int) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.enable_truncation(longest)
     return tokenizer
+
+
+def _another(tokenizer: Tokenizer, folder: Path, longest: int) -> Tokenizer:
+    """The same with another limit, over the same table of word pieces, which is nearly all of its memory (some 8 MB).
+    Where something should not have come along, it is read anew."""
+    shared = Tokenizer(tokenizer.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (held := getattr(tokenizer, part)) is not None:
+            setattr(shared, part, held)
+    for _, token in sorted(tokenizer.get_added_tokens_decoder().items()):
+        (shared.add_special_tokens if token.special else shared.add_tokens)([token])
+    shared.enable_truncation(**(tokenizer.truncation or {}))
+    if shared.to_str() != tokenizer.to_str():
+        return _tokenizer(folder, longest)
+    shared.enable_truncation(longest)
+    return shared

@@ -91,7 +91,7 @@ def test_what_is_another_number_does_not(query: str, text: str) -> None:
     index = LexicalIndex.build([(normal, normal), ("other", "other")])
     parsed = index.parse(normalize_text(query))
     numbers = {word for word in parsed.words if not word.isalpha()}
-    held = {index._vocabulary.terms[term] for term in parsed.terms.tolist()}
+    held = {index.term(term) for term in parsed.terms.tolist()}
     assert numbers
     assert not numbers & held
 

@@ -116,6 +116,10 @@ CHANGES: dict[str, tuple[str, Change]] = {
     },
     **{f"{part}: too deep": (part, _written(part, DEEP)) for part in ("encoder.json", "golden.json", "catalog.json")},
     "lexical.json: too deep": ("lexical index", _written("lexical.json", DEEP)),
+    **{
+        f"lexical.vocabulary: {name}": ("lexical index", _written("lexical.vocabulary", raw))
+        for name, raw in {"empty": b"", "not UTF-8": b"\xff", "more terms": b"a\nb\n" + DEEP, "twice": b"a\na"}.items()
+    },
     "a dimension that is no number": ("encoder.json", _updated("encoder.json", dimension="x")),
     "a limit below zero": ("encoder.json", _updated("encoder.json", max_query_tokens=-1)),
     "a limit beyond reason": ("encoder.json", _updated("encoder.json", max_product_tokens=10**30)),
