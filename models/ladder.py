@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from app.index.dense import FaissIndex
 from app.search.features import LEGS, NAMES
+from app.search.job import SearchJob
 from app.search.rerank import Profile
-from app.search.searcher import Searcher, SearchJob
+from app.search.searcher import Searcher
 from app.types import Floats, SearchRequest
 from models.blend import FAST, examine, run_of
 from models.out_of_fold import folded, run_over

@@ -23,8 +23,9 @@ from app.index.dense import EF_SEARCH, NPROBE, FaissIndex
 from app.index.lexical import LexicalQuery
 from app.search import retrieve
 from app.search.fuse import choose
+from app.search.job import SearchJob
 from app.search.rerank import Ranking
-from app.search.searcher import Searcher, SearchJob
+from app.search.searcher import Searcher
 from app.types import Floats, Rows, SearchRequest
 from models.blend import FAST
 from models.relevance import Gain, Interval, Qrels, Run, evaluate

@@ -29,7 +29,8 @@ from app.runtime.batcher import Batcher
 from app.runtime.cores import usable_cores
 from app.runtime.deadline import after_ms
 from app.runtime.interpreter import settle
-from app.search.searcher import Job, Searcher, SearchJob, process
+from app.search.job import SearchJob
+from app.search.searcher import Job, Searcher, process
 from app.search.service import start_workers
 from app.search.versions import Encoders, load
 from app.settings import Settings

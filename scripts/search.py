@@ -7,7 +7,7 @@ import json
 from time import perf_counter
 from typing import Any
 
-from app.search.searcher import SearchJob
+from app.search.job import SearchJob
 from app.types import SearchRequest
 from scripts.output import Output
 from scripts.stored import add_bundle_arguments, open_version

@@ -11,7 +11,7 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from math import inf
 from time import perf_counter
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from app import metrics
-from app.errors import AisleError, DeadlineExceeded, EncoderUnavailable, NotFound, Unavailable
+from app.errors import AisleError, EncoderUnavailable, NotFound, Unavailable
 from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, without
@@ -35,6 +35,7 @@ from app.search.embed import Encoder
 from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.golden import GoldenJob
+from app.search.job import SearchJob, Stopwatch, expired, tier_ms
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.plan import (
     DEADLINE,
@@ -69,41 +70,12 @@ from app.types import (
 
 _log = logging.getLogger("aisle.searcher")
 FACET_VALUES = 50
-_AFTER_WORDS = ("embed", "dense", "score", "respond")
 _READINGS = 4096
 _LOOP_PATIENCE_S = 0.01  # the loop, which answers at the deadline, must not follow anybody into a stall
-_EXPIRED = metrics.SKIPPED.labels("expired")
 _ENCODER_STALLED = metrics.STAGE_FAILURES.labels("embed", "stalled")
 _RANK_STALLED = metrics.STAGE_FAILURES.labels("score", "stalled")
 _RANK_RAISED = metrics.STAGE_FAILURES.labels("score", "raised")
 _WORDS_RAISED = metrics.STAGE_FAILURES.labels("lexical", "raised")
-
-
-@dataclass(eq=False, slots=True)
-class SearchJob:
-    """One search on its way through the stages. `deadline` is a point on the monotonic clock; `planned` stands in for
-    the profile that was asked for, where that would come too late."""
-
-    searcher: Searcher
-    query: Query
-    submitted: float
-    vector: Floats | None = None
-    deadline: float = inf
-    planned: Profile | None = None
-    words: LexicalQuery | None = None
-    found: LexicalHits | None = None
-    near: retrieve.DenseHits | None = None
-    answer: SearchAnswer | None = None
-    error: Exception | None = None
-    degraded: list[str] = field(default_factory=list)
-    timings: list[Timing] = field(default_factory=list)
-    relaxed: Relaxed | None = None
-    total: int = 0
-    scoring: bool = False
-
-    @property
-    def profile(self) -> Profile:
-        return self.planned or self.query.profile
 
 
 Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob | GoldenJob
@@ -317,7 +289,7 @@ class Searcher:
         query = job.query
         if query.text is None:
             return
-        with _Stopwatch(job, "lexical"):
+        with Stopwatch(job, "lexical"):
             job.words = self.words.parse(query.text, prefix=query.request.prefix)
             job.found = self._lexical(job.words, query.profile, retrieve.allowed_by(query.filter, self.catalog))
 
@@ -398,9 +370,9 @@ class Searcher:
         allowed = retrieve.allowed_by(query.filter, self.catalog)
         near = job.near
         if near is None:
-            with _Stopwatch(job, "dense"), self.scoring:
+            with Stopwatch(job, "dense"), self.scoring:
                 near = self._dense(vector, profile, allowed)
-        with _Stopwatch(job, "score"), self.scoring:
+        with Stopwatch(job, "score"), self.scoring:
             candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
             ranked = self.rank(candidates.rows, job.words, vector, profile)
             facets = self._facets(query, candidates.rows, job.words, vector, profile)
@@ -461,7 +433,7 @@ class Searcher:
 
     def _browse(self, job: SearchJob) -> SearchAnswer:
         request = job.query.request
-        with _Stopwatch(job, "browse"):
+        with Stopwatch(job, "browse"):
             allowed = retrieve.allowed_by(job.query.filter, self.catalog)
             if request.sort:
                 rows = self.catalog.rows(allowed)
@@ -520,7 +492,7 @@ class Searcher:
 
     def _respond(self, job: SearchJob, page: respond.Page, tier: str, calibrated: bool) -> SearchAnswer:
         job.total = page.total
-        with _Stopwatch(job, "respond"):
+        with Stopwatch(job, "respond"):
             tail = respond.tail(
                 page,
                 self.catalog,
@@ -559,28 +531,6 @@ class Searcher:
         return row
 
 
-def tier_ms(job: SearchJob) -> float | None:
-    """What a job's tier took from the encoder on. None where that tells nothing of the tier: it was helped by a cache,
-    or took another way, or was asked for more than hits."""
-    request = job.query.request
-    if job.query.text is None or job.relaxed or request.explain or request.facets or ENCODER_ERROR in job.degraded:
-        return None
-    spent = {timing.stage: timing.ms for timing in job.timings}
-    if job.profile.uses_dense and "embed" not in spent:
-        return None
-    return sum(spent.get(stage, 0.0) for stage in _AFTER_WORDS)
-
-
-def expired(job: SearchJob, at: float) -> bool:
-    """Whether a job's time is over: then no more work is done for it, and it ends with the error that says so."""
-    if at <= job.deadline:
-        return False
-    if job.error is None:
-        job.error = DeadlineExceeded("no answer within the deadline")
-        _EXPIRED.inc()
-    return True
-
-
 def _log_failure(what: str, instead: str, error: Exception) -> None:
     """Without the error's own message, which may hold what was asked."""
     frames = "".join(traceback.format_tb(error.__traceback__))
@@ -598,18 +548,3 @@ def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], 
 
 def _relaxed(condition: Filter | None, name: str) -> Filter | None:
     return None if condition is None else without(condition, name)
-
-
-class _Stopwatch:
-    """Times a stage into its job."""
-
-    __slots__ = ("_job", "_stage", "_started")
-
-    def __init__(self, job: SearchJob, stage: str) -> None:
-        self._job, self._stage = job, stage
-
-    def __enter__(self) -> None:
-        self._started = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._job.timings.append(Timing(self._stage, (perf_counter() - self._started) * 1e3))

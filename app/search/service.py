@@ -25,10 +25,11 @@ from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.golden import GoldenJob, GoldenWatch
+from app.search.job import SearchJob
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
 from app.search.rescore import RescoreJob
-from app.search.searcher import Job, Searcher, SearchJob
+from app.search.searcher import Job, Searcher
 from app.search.whynot import WhyNotJob
 from app.types import (
     ClassifyAnswer,

@@ -23,10 +23,11 @@ from app.runtime.onnx_cuda import DEVICE
 from app.search.classify import classifier_of
 from app.search.embed import DESCRIPTION, HALF, MODEL, PRODUCT_MODEL, TOKENIZER, Encoder
 from app.search.golden import GOLDEN, LEAST_OVERLAP, Golden, golden_answers, overlap, read_golden
+from app.search.job import SearchJob, tier_ms
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Ranking
 from app.search.rescore import RescoreJob
-from app.search.searcher import Searcher, SearchJob, tier_ms
+from app.search.searcher import Searcher
 from app.search.static import StaticEncoder
 from app.types import RescoreCandidate, SearchRequest
 

@@ -20,7 +20,8 @@ from app import metrics
 from app.errors import EncoderUnavailable
 from app.index.bundle import BundleStore, read_manifest
 from app.search.embed import Encoder
-from app.search.searcher import Searcher, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import Searcher
 from app.types import Floats, SearchAnswer
 from scripts.cli import main as aisle
 from tests import tiny

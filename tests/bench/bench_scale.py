@@ -31,8 +31,9 @@ from app.index.dense import FaissIndex, VectorIndex
 from app.index.dense_kernels import dot_rows, top_rows
 from app.index.filters import Range
 from app.index.lexical import LexicalIndex
+from app.search.job import SearchJob
 from app.search.retrieve import allowed_by
-from app.search.searcher import Searcher, SearchJob
+from app.search.searcher import Searcher
 from app.search.versions import Encoders, Served, load
 from app.types import Floats, Mask, SearchRequest
 from tests.bench.scale_data import BUCKETS, ROOT

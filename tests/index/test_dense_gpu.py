@@ -25,7 +25,8 @@ from app.index.dense_gpu import GpuIndex, cpu_index
 from app.index.live import Layout, LiveVectors
 from app.search import versions
 from app.search.collections import Collections
-from app.search.searcher import Searcher, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import Searcher
 from app.search.versions import Encoders, load
 from app.types import Floats, SearchRequest
 from tests.conftest import Client

@@ -13,7 +13,8 @@ import pytest
 from app.errors import CorruptPart
 from app.index.bundle import BundleStore
 from app.search.embed import Encoder
-from app.search.searcher import RescoreJob, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import RescoreJob
 from app.search.static import TABLE, StaticEncoder
 from app.types import Floats, RescoreCandidate, SearchRequest
 from models import static

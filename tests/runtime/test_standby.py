@@ -17,7 +17,8 @@ from app.errors import EncoderUnavailable
 from app.metrics import REGISTRY
 from app.runtime.onnx import OnnxEncoder
 from app.runtime.standby import FAILURES, Standby
-from app.search.searcher import Searcher, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import Searcher
 from app.types import SearchRequest
 from tests.app.faults import Device
 

@@ -19,7 +19,8 @@ from app.index.synonyms import Synonyms
 from app.index.terms import product_terms, query_terms
 from app.search.explain import evidence
 from app.search.features import NAMES
-from app.search.searcher import Searcher, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import Searcher
 from app.types import SearchRequest
 from tests.conftest import DATA
 

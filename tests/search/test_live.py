@@ -20,8 +20,9 @@ from app.index.changes import ChangeLog, Edit
 from app.index.dense import FewVectors
 from app.index.edits import patch, puts
 from app.index.product_text import dense_texts, lexical_texts, text_hash
+from app.search.job import SearchJob
 from app.search.live import LiveVersion
-from app.search.searcher import Searcher, SearchJob
+from app.search.searcher import Searcher
 from app.search.versions import Encoders, load
 from app.search.whynot import why_not
 from app.types import Product, SearchRequest, Sort

@@ -13,8 +13,9 @@ import pytest
 from app.errors import EncoderUnavailable
 from app.index.analysis import normalize_text
 from app.index.lexical import LexicalIndex
+from app.search.job import SearchJob
 from app.search.relax import MOST_STEPS, relaxations
-from app.search.searcher import RescoreJob, Searcher, SearchJob
+from app.search.searcher import RescoreJob, Searcher
 from app.types import RescoreCandidate, SearchRequest
 from scripts.cli import main as aisle
 from tests import tiny

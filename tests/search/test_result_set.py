@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.search.searcher import Searcher, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import Searcher
 from app.types import SearchRequest
 
 QUERIES = 10_000

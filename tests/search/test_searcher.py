@@ -14,8 +14,9 @@ import pytest
 
 from app.errors import BadInput, EncoderUnavailable, NotFound, Unavailable
 from app.index.lexical import LexicalIndex, LexicalQuery
+from app.search.job import SearchJob
 from app.search.rescore import RescoreJob
-from app.search.searcher import Searcher, SearchJob
+from app.search.searcher import Searcher
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT
 
@@ -289,7 +290,7 @@ from pathlib import Path
 from app.index import dense_kernels, kernels
 from app.search.cache_entry import frozen_vector
 from app.search.rescore import RescoreJob
-from app.search.searcher import SearchJob
+from app.search.job import SearchJob
 from app.search.whynot import why_not
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT

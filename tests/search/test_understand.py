@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from app.index.analysis import normalize_text
 from app.index.lexical import LexicalIndex
 from app.index.spelling import Spelling
-from app.search.searcher import RescoreJob, Searcher, SearchJob
+from app.search.job import SearchJob
+from app.search.searcher import RescoreJob, Searcher
 from app.search.understand import MOST_LOOKUPS, corrected
 from app.types import RescoreCandidate, SearchRequest
 

@@ -17,8 +17,9 @@ import pytest
 
 from app.api.answers import WhyNotResponse
 from app.errors import EncoderUnavailable
+from app.search.job import SearchJob
 from app.search.normalize import Query
-from app.search.searcher import Searcher, SearchJob, process
+from app.search.searcher import Searcher, process
 from app.search.whynot import WhyNotJob, why_not
 from app.types import SearchRequest
 from tests.conftest import DATA, Client
