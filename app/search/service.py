@@ -79,15 +79,16 @@ def start_workers(batcher: Batcher[Job], searchers: Callable[[], Sequence[Search
     """Start the queue's workers for what is served, with as large batches as those encoders gain by."""
     patience = patience_s(max(one.costs.ms("default") for one in searchers()))
 
-    def most_in_time() -> int:
-        """Searches that a worker takes at once: the first of them waits for the last."""
-        dearest = max(one.costs.ms(WORDS) + one.costs.ms("default") for one in searchers())
-        return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
-
     if any(one.encoder.batches for one in searchers()):
         batcher.start(max_batch=_MOST_TOGETHER, patience_s=patience)
     else:
-        batcher.start(max_batch=_MOST_ALONE, most=most_in_time, patience_s=patience)
+        batcher.start(max_batch=_MOST_ALONE, most=lambda: most_in_time(searchers()), patience_s=patience)
+
+
+def most_in_time(searchers: Sequence[Searcher]) -> int:
+    """Searches that a worker takes at once: the first of them waits for the last."""
+    dearest = max(one.costs.ms(WORDS) + one.costs.ms("default") for one in searchers)
+    return int(_TAKE_MS / dearest) if dearest else _MOST_ALONE
 
 
 class SearchService:

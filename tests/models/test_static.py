@@ -208,5 +208,5 @@ def test_the_fast_profile_asks_the_table_and_no_network(tiny_bundles: Path, monk
         assert job.error is None and job.answer is not None and job.vector is not None
         assert asked == expected
         rescored = RescoreJob(searcher, "wooden lamp", query.profile, [RescoreCandidate(id="p004")])
-        searcher.rescore(rescored)
+        rescored.run()
         assert asked == expected * 2 and rescored.results[0].score is not None

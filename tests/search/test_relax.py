@@ -103,7 +103,7 @@ def test_scores_of_a_relaxed_answer_are_those_of_its_text(
     assert answer["hits"] == direct["hits"] != []
     candidates = [RescoreCandidate(id=hit["id"]) for hit in answer["hits"]]
     job = RescoreJob(tiny_searcher, "steel mug", tiny_searcher.ranking.profiles["dense"], candidates)
-    tiny_searcher.rescore(job)
+    job.run()
     assert [result.score for result in job.results] == [hit["score"] for hit in answer["hits"]]
 
 

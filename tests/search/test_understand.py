@@ -96,7 +96,7 @@ def test_a_misspelt_query_scores_as_the_corrected_one_searched_and_rescored(tiny
     job = RescoreJob(
         tiny_searcher, query.text or "", query.profile, [RescoreCandidate(id=h["id"]) for h in right["hits"]]
     )
-    tiny_searcher.rescore(job)
+    job.run()
     assert [result.score for result in job.results] == pytest.approx([hit["score"] for hit in right["hits"]], abs=1e-6)
 
 
