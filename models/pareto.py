@@ -2,7 +2,7 @@
 
 Quality is measured at every setting; it is the same at any time of day. Latency is not: the settings take turns, query
 by query and in an order drawn anew for each, so that whatever else the machine does meets all of them alike. Whoever is
-dominated by many after a round, or two, or four, is measured no further (successive halving: Jamieson and Talwalkar
+dominated by many after two rounds, or four, is measured no further (successive halving: Jamieson and Talwalkar
 2016), at most half of them each time.
 
 The front is over the p50, which noise moves least; the goal is for the p99.
@@ -227,7 +227,7 @@ def race(
                 taken[racing[number]].append(_search(versions[racing[number]], text))
         for setting, spent in taken.items():
             times[setting].append(spent)
-        if round_ < rounds and round_ & (round_ - 1) == 0:
+        if 1 < round_ < rounds and round_ & (round_ - 1) == 0:
             points = [Point(setting, measured[setting], np.array(times[setting])) for setting in racing]
             racing = [one.setting for one in halved(points, present(searcher))]
         tick(1)
