@@ -39,6 +39,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unsent = []  # what waits for the loop to come round has nobody to go to
         for timer in (self._read_timer, self._write_timer, self._close_timer):
             if timer is not None:
                 timer.cancel()

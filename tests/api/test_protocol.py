@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.protocol import TimedHttpProtocol
@@ -295,3 +296,36 @@ async def test_what_is_held_back_goes_out_when_the_loop_comes_round() -> None:
         writer.write(b"0\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
         writer.close()
+
+
+class _Lost(Impatient):
+    """Loses its connection just before the first write, and has not been told yet."""
+
+    lost = 0
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+            type(self).lost += 1
+        super().write(data)
+
+
+async def _stream_to_nobody() -> list[dict[str, Any]]:
+    """What the loop has to say of a stream whose connection is lost as its head is written."""
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with serving(_Lost) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(STREAM)
+        await closed_after(reader)
+        writer.close()
+        await asyncio.sleep(0.05)
+    return said
+
+
+def test_what_is_held_back_for_a_lost_connection_is_dropped() -> None:
+    """By the time the loop comes round it is closed: nothing is written to it, and nothing of it is in the log."""
+    _Lost.lost = 0
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as it is served
+        assert runner.run(_stream_to_nobody()) == []
+    assert _Lost.lost == 1
