@@ -56,7 +56,7 @@ def measure(bundles: Path, count: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     frequency = np.diff(starts)
     drawn = random.choice(len(terms), count, p=frequency / frequency.sum())
-    asked = ["".join(terms[number]) for number in drawn.tolist()]
+    asked = [vocabulary[number] for number in drawn.tolist()]  # not the dict's own objects
     functions: dict[str, Callable[[str], object]] = {
         "dict_ns": numbers.get,
         "number_ns": vocabulary.number,
