@@ -1,7 +1,9 @@
 """A version's terms: one text, mapped into memory, and a hash table of their numbers.
 
-A list and a dict of them would be Python objects of some 160 bytes a term; these are its UTF-8 and twelve bytes. A term
+A list and a dict of them would be Python objects of some 120 bytes a term; these are its UTF-8 and twelve bytes. A term
 is found by Python's own hash, whose key is drawn anew by every process, so that nobody can choose words that collide.
+A search by halves in a kernel was slower by half a microsecond. marisa-trie is smaller still, but numbers terms in an
+order of its own, and trusts the bytes that it maps.
 """
 
 from __future__ import annotations
