@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import orjson
 import pytest
 
 from tests.app.server import Served, served
+from tests.bench.wire import Client
 from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.promises.load import Answer, Load, capacity, failed, p99_ms, searches
@@ -39,28 +41,37 @@ def _repeated(number: int) -> dict[str, object]:
     return searches(number % _QUERIES)
 
 
+def _patient(number: int) -> dict[str, object]:
+    """The same where only what can be counted is held to a bar: a busy machine may be late, and need not shed them."""
+    return {**_repeated(number), "timeout_ms": 20_000}
+
+
 def _errors(service: Served) -> dict[str, float]:
     return {cause: metric(service.address, "aisle_redis_errors_total", cause=cause) for cause in _CAUSES}
 
 
 class _Probe:
-    """What /readyz said, while the load goes on."""
+    """What /readyz said, while the load goes on: over one connection, as the load's clock shares the interpreter."""
 
     def __init__(self, service: Served) -> None:
-        self._address = f"{service.address}/readyz"
+        self._client = Client(service.address)
+        self._raw = f"GET /readyz HTTP/1.1\r\nhost: {urlsplit(service.address).netloc}\r\n\r\n".encode()
         self.statuses: set[int] = set()
 
     def wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self.statuses.add(httpx.get(self._address).status_code)
+            self.statuses.add(int(self._client.exchange(self._raw)[0].split()[1]))
             time.sleep(0.1)
+
+    def close(self) -> None:
+        self._client.close()
 
 
 def _without_cache(pair: Pair, rate: float, seconds: float) -> float:
     with served(pair.root, AISLE_PROCESSES="1", AISLE_PROVIDER="cpu", AISLE_CACHE_MB="0") as service:
-        with Load(service.address, rate, body=_repeated) as load:
-            time.sleep(seconds)
+        with Load(service.address, rate, body=_repeated) as load, closing(_Probe(service)) as probe:
+            probe.wait(seconds)
         return p99_ms(load.answers)
 
 
@@ -93,7 +104,7 @@ def test_a_redis_that_fails_under_load_costs_hits_and_no_search(
         plain_ms = _without_cache(pair, rate, third_s) if size.timed else 0.0
         probe = _Probe(service)
         try:
-            with Load(service.address, rate, body=_repeated) as load:
+            with Load(service.address, rate, body=_repeated if size.timed else _patient) as load:
                 probe.wait(third_s)
                 before, failed_at = _errors(service), time.monotonic()
                 begin()
@@ -105,7 +116,9 @@ def test_a_redis_that_fails_under_load_costs_hits_and_no_search(
                 closed_s = _until(lambda: metric(service.address, "aisle_redis_breaker_open") == 0, back_at)
                 probe.wait(max(third_s, 2.5))
         finally:
-            redis_server.resume()
+            probe.close()
+            if redis_server.running:
+                redis_server.resume()
         answers = load.answers
         while_out = [answer for answer in answers if failed_at + 1 <= answer.due < back_at]
         hits = _cached(answers)
@@ -159,7 +172,7 @@ def test_a_hot_entry_that_ends_is_made_once(pair: Pair, promise: Promise, size: 
         bar += "; no second with p99 > 2 × baseline"
     with promise("A5", bar) as found, served(pair.root, command=command, AISLE_CACHE_TTL_S=str(size.ttl_s)) as service:
         runs = metric(service.address, "aisle_test_encoder_runs_total")
-        with Load(service.address, 200, body=lambda number: searches(0)) as load:
+        with Load(service.address, 200, body=lambda number: _repeated(0) if size.timed else _patient(0)) as load:
             time.sleep(size.seconds)
         runs = metric(service.address, "aisle_test_encoder_runs_total") - runs
         answers = load.answers[100:]  # the first has to be made
