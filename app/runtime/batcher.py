@@ -1,7 +1,8 @@
 """One queue with two priorities between the event loop and the worker threads.
 
 A ticket makes at most one hop. A worker takes what waits, up to a budget and never on a timer: idle means a batch of
-one with no added wait; under load batches grow by themselves. Searches go before bulk work, which runs in small slices.
+one with no added wait; under load batches grow by themselves. Searches go before bulk work, which runs in small slices,
+and while searches come one slice at a time with rests between: a slice beside a search takes the interpreter from it.
 Several callers may wait for one ticket, each until its own deadline; a ticket that nobody waits for any more is dropped
 before work begins.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ from typing import Generic, TypeVar
 
 from app import metrics
 from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
-from app.runtime.deadline import after_ms, left_s
+from app.runtime.deadline import after_ms, left_s, now
 from app.runtime.watch import PATIENCE_S
 
 Job = TypeVar("Job")
@@ -34,6 +36,9 @@ STUCK_S = 3.0
 """Longer than any honest batch, bulk slices included, which should take a few milliseconds."""
 MOST_GIVEN_UP = 8
 """Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
+# While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took.
+_SEARCHES_COME_S = 0.1
+_RESTS = 3.0
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
 _HESITATING_LOOKS = 2
@@ -103,6 +108,8 @@ class Batcher(Generic[Job]):
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._searched_at = -math.inf  # when a search was taken last
+        self._bulk_from = 0.0  # when the next bulk slice may begin, beside searches
         self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
@@ -167,6 +174,7 @@ class Batcher(Generic[Job]):
             return ()
         self._crew.remove(worker)
         self._given_up.append(worker)
+        self._bulk_from = 0.0  # it may have been at bulk work, which others must not wait for
         self.exhausted = len(self._given_up) >= MOST_GIVEN_UP
         metrics.WORKERS_REPLACED.inc()
         _log.error("%s has been at one batch for %.0f s and is replaced", worker.thread.name, STUCK_S)
@@ -257,13 +265,16 @@ class Batcher(Generic[Job]):
         if len(wanted) < len(batch):
             self._skipped.inc(len(batch) - len(wanted))
         if not wanted:
+            self._rest_after(batch, now())
             return True
         self._sizes[wanted[0].priority].observe(len(wanted))
         error: BaseException | None = None
+        began = now()
         try:
             self._process([ticket.job for ticket in wanted])
         except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
             error = raised
+        self._rest_after(batch, began)
         if worker in self._given_up:  # they have been told already
             return True
         self._finished += 1
@@ -278,13 +289,16 @@ class Batcher(Generic[Job]):
             worker.batch, worker.looks = (), 0
             if self._is_one_too_many(worker):
                 return None
-            while not (self._waiting[0] or self._waiting[1]):
+            while (priority := self._next()) is None:
                 if self._stopping:
                     return None
                 self._idle += 1
-                self._wake.wait()
+                self._wake.wait(self._rest_s() if self._waiting[Priority.BULK] else None)
                 self._idle -= 1
-            priority = Priority.SEARCH if self._waiting[Priority.SEARCH] else Priority.BULK
+            if priority is Priority.SEARCH:
+                self._searched_at = now()
+            else:
+                self._bulk_from = math.inf  # until this one is done
             queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
             share = min(-(-len(queue) // (self._idle + 1)), self._max_batch)
@@ -294,6 +308,21 @@ class Batcher(Generic[Job]):
             self._depths[priority].set(len(queue))
             worker.batch = taken
             return taken
+
+    def _next(self) -> Priority | None:
+        """What a worker should take; None where it should wait."""
+        if self._waiting[Priority.SEARCH]:
+            return Priority.SEARCH
+        return Priority.BULK if self._waiting[Priority.BULK] and not self._rest_s() else None
+
+    def _rest_after(self, batch: Sequence[Ticket[Job]], began: float) -> None:
+        if batch[0].priority is Priority.BULK:
+            self._bulk_from = now() + _RESTS * (now() - began)
+
+    def _rest_s(self) -> float:
+        """Seconds that bulk work rests yet: until its time has come, or no search has come for long."""
+        at = now()
+        return max(0.0, min(self._bulk_from, self._searched_at + _SEARCHES_COME_S) - at)
 
     def _is_one_too_many(self, worker: _Worker[Job]) -> bool:
         """Whether a worker has come back to find its place taken."""

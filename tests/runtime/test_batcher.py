@@ -315,3 +315,60 @@ async def test_a_stop_of_the_process_is_no_workers_fault(quick: None) -> None:
     await running
     assert _replaced() == before
     await batcher.stop()
+
+
+class _Bulk:
+    """Slices of 10 ms (a job below 0) and searches of 1 ms; counts how many slices run at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.running = self.most = self.slices = 0
+
+    def __call__(self, jobs: Jobs) -> None:
+        for job in jobs:
+            bulk = job[0] < 0
+            with self._lock:
+                self.running += bulk
+                self.most = max(self.most, self.running)
+            time.sleep(0.01 if bulk else 0.001)
+            with self._lock:
+                self.running -= bulk
+                self.slices += bulk
+
+
+async def test_bulk_work_rests_between_slices_while_searches_come() -> None:
+    """One slice at a time, a quarter of one worker; alone it has all workers, and it never starves."""
+    process = _Bulk()
+    batcher = _batcher(process, workers=2, max_batch=1, max_waiting=500)
+    waiting = [
+        asyncio.create_task(batcher.run([-1], deadline=after_ms(30_000), priority=Priority.BULK)) for _ in range(60)
+    ]
+    await batcher.run([0], deadline=after_ms(5000))
+    await _until(lambda: process.running <= 1)
+    before, process.most, began = process.slices, 0, monotonic()
+    while monotonic() < began + 1.0:
+        await batcher.run([1], deadline=after_ms(5000))
+        await asyncio.sleep(0.002)
+    beside = process.slices - before
+    assert process.most == 1
+    assert 3 <= beside <= 26, "a quarter of one worker's time, less on a busy machine"
+    began = monotonic()
+    await asyncio.gather(*waiting)
+    assert process.most == 2, "nobody searches: both take part"
+    await batcher.stop()
+
+
+async def test_a_slice_that_nobody_waits_for_leaves_no_rest_behind() -> None:
+    """And one that is given up neither: bulk work goes on beside searches that never cease."""
+    process = _Bulk()
+    batcher = _batcher(process, workers=1, max_batch=1, max_waiting=500)
+    for _ in range(5):
+        left = asyncio.create_task(batcher.run([-1], deadline=after_ms(5000), priority=Priority.BULK))
+        await asyncio.sleep(0)
+        left.cancel()
+    wanted = asyncio.create_task(batcher.run([-1], deadline=after_ms(5000), priority=Priority.BULK))
+    until = monotonic() + 3
+    while not wanted.done() and monotonic() < until:
+        await batcher.run([1], deadline=after_ms(5000))
+    assert wanted.done()
+    await batcher.stop()
