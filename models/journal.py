@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from app.index.files import make_folder
 from app.types import Floats
 
 _NAME = ".embedded-"
@@ -37,7 +38,7 @@ class Journal:
     def opened(cls, folder: Path, encoder: tuple[Any, ...], dimension: int) -> Iterator[Journal | None]:
         """The journal in `folder` for whatever tells product encoders apart; None where another build holds it. Raises
         OSError where the folder cannot be written to."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         name = hashlib.blake2b(repr((encoder, dimension)).encode(), digest_size=8).hexdigest()
         path = folder / f"{_NAME}{name}"
         with path.open("a+b") as file:

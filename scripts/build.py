@@ -171,7 +171,18 @@ def make_version(
     source: Source, arguments: argparse.Namespace, output: Output, loaded: tuple[Queries, Qrels] | None = None
 ) -> int:
     """Read → text → vectors → indexes → ranking → golden queries → seal → verify → publish. `loaded` judgements fit the
-    ranking, unless the source has one. Returns the exit code."""
+    ranking, unless the source has one. Returns the exit code. What is killed or interrupted goes on with its vectors
+    the next time; what fails leaves nothing behind, as the disk may be full."""
+    try:
+        return _make_version(source, arguments, output, loaded)
+    except Exception:
+        forget(BundleStore(arguments.bundles, arguments.collection).folder)
+        raise
+
+
+def _make_version(
+    source: Source, arguments: argparse.Namespace, output: Output, loaded: tuple[Queries, Qrels] | None
+) -> int:
     started = time.perf_counter()
     store = BundleStore(arguments.bundles, arguments.collection)
     with output.progress("reading", unit="rows") as tick:

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import BundleError, CorruptPart, NotFound
-from app.index.files import fsync
+from app.index.files import fsync, make_folder
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -134,7 +134,7 @@ class BundleStore:
         """A temporary folder to write a version's parts into; gone afterwards unless `seal` took it.
 
         What killed builds left behind goes, too: a living build holds the lock of its folder."""
-        _make(self.folder)
+        make_folder(self.folder)
         with ExitStack() as held:
             with _locked(self.folder):  # else another build could meet this one's folder before it is locked
                 for left in self.folder.glob(f"{_TEMPORARY}*"):
@@ -189,7 +189,7 @@ class BundleStore:
         """Write down, durably, what the gate said of a version. Raises NotFound for a version that is not there."""
         self.path(version)
         folder = self.folder / _GATE
-        _make(folder)
+        make_folder(folder)
         with _locked(folder):
             _replace(folder / f"{version}.json", json.dumps(record, indent=1) + "\n")
 
@@ -315,14 +315,6 @@ def _check_regular(path: Path) -> None:
     # A link could be pointed elsewhere after its digest was checked; ONNX Runtime, too, follows hard links.
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise CorruptPart(f"{path.name}: not a plain file of its own")
-
-
-def _make(folder: Path) -> None:
-    """A folder, with those above it, that a loss of power does not take away again."""
-    if not folder.is_dir():
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        fsync(folder.parent)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -16,7 +16,6 @@ from app import metrics
 from app.search import searcher as searcher_module
 from app.search.embed import Encoder
 from app.search.plan import Costs
-from app.search.service import SearchService
 from app.types import Floats
 from tests.conftest import Client
 
@@ -86,7 +85,7 @@ async def test_the_counter_of_work_after_expiry_moves_where_the_guard_is_off(
     tiny_bundles: Path, client: Client, sleeping: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positive control: without the guard, what has expired behind its batch mates is embedded all the same."""
-    monkeypatch.setattr(SearchService, "_most_in_time", lambda self: 4)
+    monkeypatch.setattr("app.search.service.most_in_time", lambda searchers: 4)
     monkeypatch.setattr(searcher_module, "expired", lambda job, at: False)
     monkeypatch.setattr(searcher_module, "fitting", lambda steps, *_: (steps[0], None))
     before = _count("aisle_work_after_expiry_total")
