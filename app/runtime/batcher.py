@@ -38,7 +38,7 @@ MOST_GIVEN_UP = 8
 """Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
 # While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took.
 _SEARCHES_COME_S = 0.1
-_RESTS = 3.0
+_RESTS = 8.0
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
 _HESITATING_LOOKS = 2
