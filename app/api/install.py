@@ -38,7 +38,7 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
     def stack() -> Edge:
         return Edge(within(), service=service, max_body_bytes=options.max_body_bytes, direct=plain)
 
-    app.build_middleware_stack = stack  # type: ignore[method-assign]
+    app.build_middleware_stack = stack  # type: ignore[method-assign]  # Starlette calls it once, at the first request
     app.openapi = lambda: document(app.routes, keyed=app.state.keys.required)  # type: ignore[method-assign]  # as FastAPI says
 
 

@@ -36,9 +36,11 @@ STUCK_S = 3.0
 """Longer than any honest batch, bulk slices included, which should take a few milliseconds."""
 MOST_GIVEN_UP = 8
 """Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
-# While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took.
+# While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took. At most
+# for a moment: one slice that hung for seconds must not keep the others, golden queries among them, for a minute.
 _SEARCHES_COME_S = 0.1
 _RESTS = 8.0
+_LONGEST_REST_S = 0.25
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
 _HESITATING_LOOKS = 2
@@ -274,9 +276,9 @@ class Batcher(Generic[Job]):
             self._process([ticket.job for ticket in wanted])
         except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
             error = raised
-        self._rest_after(batch, began)
         if worker in self._given_up:  # they have been told already
             return True
+        self._rest_after(batch, began)
         self._finished += 1
         try:
             self._loop.call_soon_threadsafe(_settle, wanted, error)
@@ -317,7 +319,8 @@ class Batcher(Generic[Job]):
 
     def _rest_after(self, batch: Sequence[Ticket[Job]], began: float) -> None:
         if batch[0].priority is Priority.BULK:
-            self._bulk_from = now() + _RESTS * (now() - began)
+            at = now()
+            self._bulk_from = at + min(_RESTS * (at - began), _LONGEST_REST_S)
 
     def _rest_s(self) -> float:
         """Seconds that bulk work rests yet: until its time has come, or no search has come for long."""

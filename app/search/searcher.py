@@ -193,7 +193,8 @@ class Searcher:
     def _whole(self, job: SearchJob) -> SearchAnswer:
         answer = self._scored(job)
         self._learn(job)
-        if not job.total and job.query.text is not None and job.query.request.relax:
+        relaxes = job.query.request.relax and WORDS_ERROR not in job.degraded  # it asks the words which of them to drop
+        if not job.total and job.query.text is not None and relaxes:
             answer = self._with_fewer_words(job) or answer
         return answer
 

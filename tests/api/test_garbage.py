@@ -54,7 +54,7 @@ async def _ask(app: FastAPI, *, leaves: bool = False) -> int:
     scope |= {"http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"}}
     if leaves:
         asyncio.get_running_loop().call_later(1.5 * endpoint._WATCH_AFTER_S, gone.set)
-    await app(scope, receive, send)  # type: ignore[arg-type]
+    await app(scope, receive, send)  # type: ignore[arg-type]  # a plain dict is a scope
     return statuses[0] if statuses else 0
 
 

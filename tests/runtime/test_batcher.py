@@ -372,3 +372,25 @@ async def test_a_slice_that_nobody_waits_for_leaves_no_rest_behind() -> None:
         await batcher.run([1], deadline=after_ms(5000))
     assert wanted.done()
     await batcher.stop()
+
+
+async def test_a_slice_that_took_long_keeps_the_others_for_a_moment_only() -> None:
+    """Eight times as long as half a second would be four."""
+    slept = iter([0.5])
+    done: list[float] = []
+
+    def process(jobs: Jobs) -> None:
+        time.sleep(next(slept, 0.0) if jobs[0][0] < 0 else 0.001)
+        if jobs[0][0] < 0:
+            done.append(monotonic())
+
+    batcher = _batcher(process, workers=1, max_batch=1, max_waiting=500)
+    waiting = [
+        asyncio.create_task(batcher.run([-1], deadline=after_ms(30_000), priority=Priority.BULK)) for _ in range(2)
+    ]
+    until = monotonic() + 6
+    while len(done) < 2 and monotonic() < until:
+        await batcher.run([1], deadline=after_ms(5000))
+    assert len(done) == 2 and done[1] - done[0] < 2
+    await asyncio.gather(*waiting)
+    await batcher.stop()

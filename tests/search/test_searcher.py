@@ -197,6 +197,20 @@ def test_words_that_fail_leave_the_meaning(
     assert "RuntimeError" in caplog.text and "steel" not in caplog.text
 
 
+def test_words_that_fail_are_not_asked_which_of_them_to_drop(
+    tiny_searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is found and the request may be relaxed: an empty answer that says why, and no error."""
+
+    def search(self: LexicalIndex, query: LexicalQuery, depth: int, allowed: object = None) -> object:
+        raise RuntimeError
+
+    monkeypatch.setattr(LexicalIndex, "search", search)
+    nothing = {"field": "price", "gte": 1e9}
+    answer = _answer(tiny_searcher, SearchRequest("steel mug", relax=True, filter=nothing))
+    assert answer["total"]["value"] == 0 and answer["degraded"]["reasons"] == ["words_error"]
+
+
 def test_similar_products_do_not_include_the_product_itself(tiny_searcher: Searcher) -> None:
     """Nearest first, by mean cosine."""
     answer = json.loads(b"{" + tiny_searcher.similar("p007", 5).tail)
