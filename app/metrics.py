@@ -89,7 +89,8 @@ CACHE_BYTES = Gauge(
 )
 REDIS_ERRORS = Counter(
     "aisle_redis_errors_total",
-    "Redis calls that failed, by cause (timeout, connection, reply, late, breaker_open).",
+    "Calls of Redis that brought nothing, by cause: timeout, connection or reply where a search waited for it, late or "
+    "breaker_open where it did not wait; write and probe where no search was concerned.",
     ["cause"],
     registry=REGISTRY,
 )

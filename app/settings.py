@@ -37,7 +37,7 @@ class Settings(BaseModel):
     redis_url: str | None = Field(None, description="redis://… or unix://…; unset: first cache level alone")
     redis_timeout_ms: float = Field(15.0, gt=0, le=1000, description="longest wait for one Redis call")
     cache_mb: float = Field(64.0, ge=0, le=65536, description="first cache level, MiB; 0 switches it off")
-    cache_ttl_s: float = Field(300.0, gt=0, le=86400, description="how long an answer may be served from a cache")
+    cache_ttl_s: float = Field(300.0, gt=0, le=86400, description="how long a cache keeps what nobody asks for")
     timeout_ms: float = Field(1000.0, ge=1, le=60000, description="deadline of a search that names none")
     max_body_kb: int = Field(1024, ge=1, le=1_048_576, description="largest request body, KiB (NDJSON streams apart)")
     metrics_port: int | None = Field(None, ge=1, le=65535, description="serve /metrics on a port of its own")

@@ -5,8 +5,8 @@
     put                              first level now, Redis in the background
 
 A key holds everything that its value depends on (the served version among it), so a value never becomes wrong and
-nothing is ever invalidated; the time to live bounds only how long an unused one is held. A value read from Redis
-begins a new life in the first level.
+nothing is ever invalidated; the time to live bounds only how long an unused one is held. Whatever is read begins a new
+life, in Redis too, so that a hot entry never ends under those who ask for it.
 
 All of it is for one event loop's thread: there are no locks.
 """
@@ -132,9 +132,14 @@ class Cache:
         if self._redis is not None and len(payload) <= MAX_ENTRY_BYTES:
             self._redis.put_later(kind, key, payload)
 
+    def _renew(self, kind: Kind, key: bytes) -> None:
+        if self._redis is not None:
+            self._redis.renew_later(kind, key)
+
     def _received_answer(self, key: bytes, stored: bytes | None) -> bytes | None:
         answer = None if stored is None else unseal("answer", key, stored)
         if answer is not None:
+            self._renew("answer", key)
             self._answers.put(key, answer, len(answer))
         _count_received("answer", stored, answer is not None)
         return answer
@@ -143,6 +148,7 @@ class Cache:
         payload = None if stored is None else unseal("vector", key, stored)
         vector = None if payload is None else vector_of(payload)
         if vector is not None:
+            self._renew("vector", key)
             self._vectors.put(key, vector, vector.nbytes)
         _count_received("vector", stored, vector is not None)
         return vector

@@ -42,16 +42,19 @@ class LocalLevel(Generic[V]):
         return len(self._entries)
 
     def get(self, key: bytes) -> V | None:
-        """The value, now the most recently used; None when it is absent or past its time to live."""
+        """The value, now the most recently used and at the beginning of its life; None when it is absent or its life
+        is over."""
         entry = self._entries.get(key)
         if entry is None:
             self._miss.inc()
             return None
-        value, expires, _ = entry
-        if self._clock() >= expires:
+        value, expires, cost = entry
+        at = self._clock()
+        if at >= expires:
             self._remove(key)
             self._miss.inc()
             return None
+        self._entries[key] = value, at + self._ttl_s, cost
         self._entries.move_to_end(key)
         self._hit.inc()
         return value

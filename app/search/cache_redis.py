@@ -1,7 +1,7 @@
 """The second level of the cache: Redis, which may be absent, slow, full or wrong at any time.
 
     callers ──▶ asks ──▶ reader task ──▶ one connection     MGET of all that wait, one round trip at a time
-    put_later ▶ queue ─▶ writer task ──▶ one connection     pipelined SET … PX
+    put_later ▶ queue ─▶ writer task ──▶ one connection     pipelined SET … PX, and PEXPIRE of what was read
 
 Callers never touch a connection. A caller who is cancelled leaves only a future behind, so the reply meant for one
 cannot be read as another's (redis-py #2624, #2665), and a round that fails closes its connection.
@@ -30,7 +30,7 @@ _WRITES_A_ROUND = 64
 _BYTES_A_ROUND = 1 << 18
 _QUEUE_ENTRIES = 1024
 _QUEUE_BYTES = 8 << 20
-# From this part of the timeout on, an answer is late.
+# From this part of the timeout on, an answer is late: one caller goes on waiting for it, the others go without.
 _LATE_SHARE = 0.2
 # Nobody waits for a write, so it may take longer than a read.
 _WRITE_TIMEOUT_S = 0.25
@@ -90,7 +90,12 @@ class RedisLevel:
     def put_later(self, kind: Kind, key: bytes, payload: bytes) -> None:
         """Queues a write, or drops and counts it when the queue is full or Redis is being skipped."""
         if self._tasks:
-            self._writer.put(kind, key, payload)
+            self._writer.put(_Write(kind, key, payload))
+
+    def renew_later(self, kind: Kind, key: bytes) -> None:
+        """Queues a new life for an entry that was read."""
+        if self._tasks:
+            self._writer.put(_Write(kind, key, None))
 
     def _is_late(self) -> bool:
         # Redis answers in a tenth of a millisecond. Joining callers who wait for a late answer, or the one who tries
@@ -117,8 +122,11 @@ class RedisLevel:
             self._asked.clear()
         if not self._in_flight:
             return
-        self._sent_at = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._sent_at = loop.time()
         deadline = self._in_flight[0].asked_at + self._timeout_s
+        # A turn later than that: a loop that stood still takes replies that came meanwhile.
+        late = loop.call_later(self._timeout_s * _LATE_SHARE, loop.call_soon, self._let_all_but_one_go)
         try:
             values = await self._mget([name for ask in self._in_flight for name in ask.names], deadline)
         except Exception as error:  # noqa: BLE001  whatever came, no caller may be left waiting
@@ -127,6 +135,8 @@ class RedisLevel:
         else:
             self.breaker.succeeded()
             self._answer(values)
+        finally:
+            late.cancel()
         self._in_flight = []
 
     async def _mget(self, names: Sequence[bytes], deadline: float) -> list[bytes | None]:
@@ -146,6 +156,13 @@ class RedisLevel:
                 ask.reply.set_result(values[start:end])
             start = end
 
+    def _let_all_but_one_go(self) -> None:
+        """So that a hang costs `breaker_threshold` calls a timeout, however many had come within the same moment."""
+        waiting = [ask for ask in (*self._in_flight, *self._asks) if not ask.reply.done()]
+        for ask in waiting[1:]:
+            ask.reply.set_result(None)
+        _count_errors("late", len(waiting) - 1)
+
     def _release(self) -> int:
         """Lets all who wait go with nothing; how many they were."""
         waiting = [ask for ask in (*self._in_flight, *self._asks) if not ask.reply.done()]
@@ -160,8 +177,8 @@ class RedisLevel:
         try:
             # The command that callers need, not PING, which works where reading is forbidden. It has to connect too.
             await self._mget([_PROBE_KEY], asyncio.get_running_loop().time() + 2 * self._timeout_s)
-        except Exception as error:  # noqa: BLE001  the task must live on
-            _count_errors(cause_of(error))
+        except Exception:  # noqa: BLE001  the task must live on
+            _count_errors("probe")
         else:
             self.breaker.succeeded()
 
@@ -198,9 +215,11 @@ class _Ask(NamedTuple):
 
 
 class _Write(NamedTuple):
+    """An entry to keep, or, without a payload, one to keep for longer."""
+
     kind: Kind
     key: bytes
-    payload: bytes
+    payload: bytes | None
 
 
 class _Writer:
@@ -214,13 +233,13 @@ class _Writer:
         self._queued_bytes = 0
         self._queued = asyncio.Event()
 
-    def put(self, kind: Kind, key: bytes, payload: bytes) -> None:
-        full = len(self._queue) >= _QUEUE_ENTRIES or self._queued_bytes + len(payload) > _QUEUE_BYTES
+    def put(self, write: _Write) -> None:
+        full = len(self._queue) >= _QUEUE_ENTRIES or self._queued_bytes + _size(write) > _QUEUE_BYTES
         if full or self._breaker.is_open:
-            CACHE.labels(kind, "redis", "dropped").inc()
+            _count_write(write, "dropped")
             return
-        self._queue.append(_Write(kind, key, payload))
-        self._queued_bytes += len(payload)
+        self._queue.append(write)
+        self._queued_bytes += _size(write)
         self._queued.set()
 
     async def run(self) -> None:
@@ -239,7 +258,7 @@ class _Writer:
         size = 0
         while self._queue and len(taken) < _WRITES_A_ROUND and size < _BYTES_A_ROUND:
             taken.append(self._queue.popleft())
-            size += len(taken[-1].payload)
+            size += _size(taken[-1])
         self._queued_bytes -= size
         if not self._queue:
             self._queued.clear()
@@ -251,15 +270,27 @@ class _Writer:
             try:
                 deadline = asyncio.get_running_loop().time() + _WRITE_TIMEOUT_S
                 replies = await self._link.ask([self._command(write) for write in writes], deadline)
-            except Exception as error:  # noqa: BLE001  the task must live on
-                _count_errors(cause_of(error))
+            except Exception:  # noqa: BLE001  the task must live on
+                _count_errors("write")
         _count_errors("reply", sum(isinstance(reply, ReplyError) for reply in replies))
         for write, reply in zip(writes, replies or [None] * len(writes), strict=True):
-            CACHE.labels(write.kind, "redis", "stored" if reply == b"OK" else "dropped").inc()
+            _count_write(write, "stored" if reply == b"OK" else "dropped")
 
     def _command(self, write: _Write) -> tuple[bytes | int, ...]:
         lifetime = max(1, int(self._ttl_ms * random.uniform(1 - _TTL_JITTER, 1 + _TTL_JITTER)))
-        return b"SET", redis_key(write.kind, write.key), seal(*write), b"PX", lifetime
+        name = redis_key(write.kind, write.key)
+        if write.payload is None:
+            return b"PEXPIRE", name, lifetime
+        return b"SET", name, seal(write.kind, write.key, write.payload), b"PX", lifetime
+
+
+def _size(write: _Write) -> int:
+    return len(write.payload or b"")
+
+
+def _count_write(write: _Write, event: str) -> None:
+    if write.payload is not None:
+        CACHE.labels(write.kind, "redis", event).inc()
 
 
 def _count_errors(cause: str, calls: int = 1) -> None:

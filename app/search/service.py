@@ -53,7 +53,7 @@ _TAKE_MS = 8.0
 _AT_ONCE_MS = 2.0
 _IN_HAND = 1  # searches that a worker has begun when another joins the queue, counting a take of several as one
 _SURE = 0.9  # of its time may be gone when a search's turn is expected to be over: expectations err
-_LOOP_LATE_S = 0.02
+_LOOP_LATE_S = 0.1  # later than that the loop has too much to do already
 
 # A slice of bulk work should take a few milliseconds, so that a search never waits long behind it: a text costs an
 # encoder run (4 ms at 64 tokens), an id a look-up. On a device a run takes many texts in the time of one.

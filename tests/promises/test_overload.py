@@ -26,7 +26,6 @@ from tests.promises.versions import Pair
 
 DEADLINE_MS = 250.0
 _GRACE_MS = 20.0
-_STARVED_MS = 500.0  # what a busy machine may add where only what can be counted is held to a bar
 _WORKERS = 2
 
 
@@ -125,13 +124,14 @@ def test_overload_is_shed_and_work_is_not(pair: Pair, promise: Promise, size: Si
         found.metric = f"aisle_refused_total +{moved:.0f}"
         unanswered = [answer for answer in answers if answer.status not in (200, 429, 504)]
         assert not unanswered, {answer.problem for answer in unanswered}
-        assert max(answer.done - answer.sent for answer in answers) * 1e3 <= DEADLINE_MS + _STARVED_MS
+        assert metric(service.address, "aisle_work_after_expiry_total") == 0
         assert size.timed or all(int(answer.headers.get("retry-after", 0)) >= 1 for answer in rejected)
         assert moved == len(rejected) > len(answers) / 4, "it was no overload"
         if size.timed:
             assert not others, "accepted, and then not answered in time"
             assert reached >= size.least
             assert p99_ms(answers) <= DEADLINE_MS + _GRACE_MS
+            assert max(answer.done - answer.sent for answer in answers) * 1e3 <= 3 * DEADLINE_MS
             assert told_ms <= 5
             assert grown <= 50
             assert calmed <= 1.5 * p99_ms(calm) + 5

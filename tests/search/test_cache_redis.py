@@ -121,6 +121,17 @@ async def test_entries_have_digest_names_and_spread_lives(redis_server):
         assert max(lives) - min(lives) > 1_000
 
 
+async def test_what_is_read_begins_a_new_life(redis_server):
+    """An entry that is asked for outlives its time to live; one that nobody asks for does not."""
+    async with opened(redis_server.unix_url, ttl_s=1.0) as cache:
+        await fill(cache, redis_server, range(2))
+        begun = time.monotonic()
+        while time.monotonic() < begun + 2.0:
+            assert (await cache.fetch(key_of(0), None))[0] == answer_of(0)
+            await asyncio.sleep(0.05)
+        assert await cache.fetch(key_of(1), None) == (None, None)
+
+
 async def test_calls_made_together_get_their_own_answers(redis_server):
     """A hundred concurrent fetches, some for absent keys, share round trips and nothing else."""
     async with opened(redis_server.url) as cache:
@@ -232,33 +243,33 @@ async def test_without_the_breaker_every_call_would_pay(redis_server):
 
 
 async def test_a_hung_redis_costs_few_of_the_calls_that_come_meanwhile(redis_server):
-    """Calls each 2 ms do not queue up behind a late answer: a handful pay, although none waits for another's end."""
+    """Calls by five each 2 ms do not queue up behind a late answer: one a round pays, the others go on without."""
     async with opened(redis_server.url, redis_timeout_s=TIMEOUT_S, breaker_retry_s=60.0) as cache:
         await fill(cache, redis_server, range(1))
         timeouts, late = errors("timeout"), errors("late")
         redis_server.hang()
         calls = []
-        for _ in range(150):
-            calls.append(asyncio.create_task(cache.fetch(key_of(0), None)))
+        for _ in range(50):
+            calls += [asyncio.create_task(cache.fetch(key_of(0), None)) for _ in range(5)]
             await asyncio.sleep(0.002)
-        assert await asyncio.gather(*calls) == [(None, None)] * 150
-        assert THRESHOLD <= errors("timeout") - timeouts <= 3 * THRESHOLD
-        assert errors("late") - late > 0
+        assert await asyncio.gather(*calls) == [(None, None)] * 250
+        assert errors("timeout") - timeouts == THRESHOLD
+        assert errors("late") - late > 4
         assert cache.breaker_open
         redis_server.resume()
 
 
 async def test_a_late_answer_keeps_further_calls_from_waiting(redis_server):
-    """While callers wait for a hung Redis, others pass it by at once."""
+    """While one caller waits for a hung Redis, those who came with it go on, and others pass it by at once."""
     async with opened(redis_server.url, redis_timeout_s=1.0) as cache:
         redis_server.hang()
         waiting = [asyncio.create_task(cache.fetch(key_of(number), None)) for number in range(5)]
         await asyncio.sleep(0.3)
-        assert not any(task.done() for task in waiting)
+        assert [task.done() for task in waiting] == [False] + [True] * 4
         begin = time.perf_counter()
         assert await asyncio.gather(*(cache.fetch(key_of(9), None) for _ in range(50))) == [(None, None)] * 50
         assert time.perf_counter() - begin < 0.3
-        assert not any(task.done() for task in waiting)
+        assert not waiting[0].done()
         redis_server.resume()
         assert await asyncio.gather(*waiting) == [(None, None)] * 5
 
@@ -270,7 +281,7 @@ async def test_one_slow_moment_does_not_open_the_breaker(redis_server):
         redis_server.hang()
         before = errors("timeout")
         assert await asyncio.gather(*(cache.fetch(key_of(n), None) for n in range(20))) == [(None, None)] * 20
-        assert errors("timeout") - before == 20
+        assert errors("timeout") - before == 1
         redis_server.resume()
         assert not cache.breaker_open
         await eventually_found(cache, 3)
