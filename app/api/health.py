@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.access import OPEN, SCRAPE
 from app.api.endpoint import Bytes, route, service_of
 from app.metrics import exposed
+from app.runtime.interpreter import in_turns
 
 _OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -50,7 +51,7 @@ def _probe(good: bool, status: str) -> Bytes:
 
 async def metrics(request: Request) -> Response:
     """Every metric, in the text form that the scraper asks for."""
-    return _exposition(request.scope)
+    return await in_turns(True, _exposition, request.scope)
 
 
 async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +59,7 @@ async def metrics_app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         return
     found = scope["path"] == "/metrics" and scope["method"] in ("GET", "HEAD")
-    await (_exposition(scope) if found else Bytes(b"", 404))(scope, receive, send)
+    await (await in_turns(True, _exposition, scope) if found else Bytes(b"", 404))(scope, receive, send)
 
 
 def _exposition(scope: Scope) -> Bytes:

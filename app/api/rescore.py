@@ -26,8 +26,10 @@ from app.api.schemas import (
 )
 from app.api.search import content_type
 from app.errors import AisleError, InputTooLarge, Unavailable
+from app.runtime.interpreter import in_turns
 from app.types import RescoreAnswer, RescoreResult
 
+_SMALL_BYTES = 8192  # read or written in a few tenths of a millisecond
 _READERS = {"collection": text, "profile": text}
 
 
@@ -41,12 +43,13 @@ async def rescore(request: Request) -> Response:
     if kind is not None and kind.startswith(NDJSON):
         return _rescore_stream(request)
     read_params(NoParams, request.scope, {})
-    body = read_json(RescoreBody, await read_body(request), kind)
+    raw = await read_body(request)
+    body = await in_turns(len(raw) > _SMALL_BYTES, read_json, RescoreBody, raw, kind)
     pairs = sum(line.pairs for line in body.items)
     if pairs > MAX_PAIRS:
         raise InputTooLarge(f"{pairs} pairs, at most {MAX_PAIRS} at once: send them as {NDJSON.decode()}, item by item")
     outcomes = await while_connected(request, _rescore_all(request, body))
-    return Bytes(_joined(request, outcomes))
+    return Bytes(await in_turns(len(raw) > _SMALL_BYTES, _joined, request, outcomes))
 
 
 async def _rescore_all(request: Request, body: RescoreBody) -> list[RescoreAnswer | AisleError]:
@@ -88,12 +91,13 @@ def _rescore_stream(request: Request) -> LineStream:
 
     async def work(line: bytes) -> bytes:
         try:
-            asked = read_json(RescoreLine, line, None)
+            asked = await in_turns(len(line) > _SMALL_BYTES, read_json, RescoreLine, line, None)
             if asked.pairs > MAX_PAIRS:
                 raise InputTooLarge(f"{asked.pairs} pairs, at most {MAX_PAIRS} a line: send them as several lines")
         except AisleError as error:
             return refuse(error)
-        return _line(_item(request, await _outcome(request, asked, params.collection, params.profile)))
+        outcome = await _outcome(request, asked, params.collection, params.profile)
+        return await in_turns(len(line) > _SMALL_BYTES, _written, request, outcome)
 
     def refuse(error: AisleError) -> bytes:
         return _line(_item(request, error))
@@ -129,6 +133,10 @@ def _result(result: RescoreResult) -> dict[str, Any]:
     if result.missing_fields:
         written["missing_fields"] = list(result.missing_fields)
     return written
+
+
+def _written(request: Request, outcome: RescoreAnswer | AisleError) -> bytes:
+    return _line(_item(request, outcome))
 
 
 def _line(item: dict[str, Any]) -> bytes:

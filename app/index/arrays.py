@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 
+Bounds = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+"""Where entries that lie end to end begin, and where the last one ends: int32 or int64 [entries + 1], from 0."""
+
 CHECKED_AT_ONCE = 1 << 16
 """Entries of an array that a check copies: what it takes and gives back is else lost between what is kept."""
 
@@ -21,8 +24,22 @@ def save_array(path: Path, array: npt.NDArray[Any]) -> None:
     np.save(path, array, allow_pickle=False)
 
 
-def load_array(path: Path, dtype: npt.DTypeLike, *shape: int | None) -> npt.NDArray[Any]:
-    """Map an array of this type and shape, None where any length will do; read-only, C order.
+def narrowed(bounds: Bounds) -> Bounds:
+    """The same in four bytes each where the last one fits."""
+    return bounds.astype(np.int32, copy=False) if bounds[-1] <= np.iinfo(np.int32).max else bounds
+
+
+def load_bounds(path: Path, length: int | None) -> Bounds:
+    """Map bounds of so many entries less one, None where any will do, as narrow as they were written. Raises
+    CorruptPart as load_array does, and where they do not ascend from 0."""
+    bounds = load_array(path, (np.int32, np.int64), length)
+    if len(bounds) == 0 or bounds[0] != 0 or np.any(bounds[1:] < bounds[:-1]):
+        raise CorruptPart(f"{path.name}: does not ascend from 0")
+    return bounds
+
+
+def load_array(path: Path, dtype: npt.DTypeLike | tuple[npt.DTypeLike, ...], *shape: int | None) -> npt.NDArray[Any]:
+    """Map an array of this type, or one of these, and shape, None where any length will do; read-only, C order.
 
     Raises CorruptPart naming the file when it is absent, no array, or another one than expected."""
     try:
@@ -32,9 +49,10 @@ def load_array(path: Path, dtype: npt.DTypeLike, *shape: int | None) -> npt.NDAr
     fits = len(array.shape) == len(shape) and all(
         wanted is None or wanted == found for wanted, found in zip(shape, array.shape, strict=True)
     )
-    if array.dtype != np.dtype(dtype) or not fits or not array.flags.c_contiguous:
-        expected = "(" + ", ".join("any" if wanted is None else str(wanted) for wanted in shape) + ")"
-        raise CorruptPart(f"{path.name}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {expected}")
+    types = [np.dtype(one) for one in (dtype if isinstance(dtype, tuple) else (dtype,))]
+    if array.dtype not in types or not fits or not array.flags.c_contiguous:
+        expected = " or ".join(map(str, types)) + " (" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        raise CorruptPart(f"{path.name}: {array.dtype} {array.shape}, expected {expected}")
     return array.view(np.ndarray)  # plain indexing is several times faster than np.memmap's
 
 

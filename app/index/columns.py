@@ -14,11 +14,21 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 from app.index import string_kernels as kernels
-from app.index.arrays import CHECKED_AT_ONCE, frozen, is_utf8, load_array, map_file, release, save_array
+from app.index.arrays import (
+    CHECKED_AT_ONCE,
+    Bounds,
+    frozen,
+    is_utf8,
+    load_array,
+    load_bounds,
+    map_file,
+    narrowed,
+    release,
+    save_array,
+)
 from app.types import Mask, Rows
 
 Codes = npt.NDArray[np.int32]
-Offsets = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.int8]
 Counts = list[tuple[str | bool, int]]
@@ -44,10 +54,29 @@ class OpenFile:
         return os.pread(self._file.fileno(), max(0, stop - start), start)
 
 
+class OpenBounds:
+    """The bounds of a blob that is only open, read from their own file a few at a time."""
+
+    def __init__(self, path: Path, bounds: Bounds) -> None:
+        self._file = OpenFile(path)
+        self._dtype: Any = bounds.dtype
+        self._count = len(bounds)
+        self._skip = len(self._file) - bounds.nbytes  # numpy's header
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, part: slice) -> Bounds:
+        start, stop, _ = part.indices(self._count)
+        size = self._dtype.itemsize
+        bounds: Bounds = np.frombuffer(self._file[self._skip + start * size : self._skip + stop * size], self._dtype)
+        return bounds
+
+
 class Blobs:
     """Byte strings back to back in one blob: entry i is `blob[offsets[i]:offsets[i + 1]]`."""
 
-    def __init__(self, blob: bytes | mmap.mmap | OpenFile, offsets: Offsets) -> None:
+    def __init__(self, blob: bytes | mmap.mmap | OpenFile, offsets: Bounds | OpenBounds) -> None:
         self._blob = blob
         self._offsets = offsets
 
@@ -58,25 +87,27 @@ class Blobs:
         for entry in entries:
             blob += entry
             ends.append(len(blob))
-        return cls(bytes(blob), np.array(ends, dtype=np.int64))
+        return cls(bytes(blob), narrowed(np.array(ends, dtype=np.int64)))
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def __getitem__(self, index: int) -> bytes:
-        return self._blob[self._offsets[index] : self._offsets[index + 1]]
+        start, end = self._offsets[index : index + 2].tolist()
+        return self._blob[start:end]
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self._blob[start:end] for start, end in pairwise(self._offsets.tolist()))
+        return (self._blob[start:end] for start, end in pairwise(self._offsets[:].tolist()))
 
     def first_out_of_order(self) -> int:
         """The first entry that does not come after the one before it; −1 where all are distinct and ascend."""
-        return int(kernels.first_out_of_order(self._text(), frozen(self._offsets), 0))
+        return int(kernels.first_out_of_order(self._text(), frozen(self._offsets[:]), 0))
 
     def are_utf8(self) -> bool:
         """Whether every entry is: all of them end to end, and none begins within a character."""
         text = self._text()
-        begins = self._offsets[self._offsets < len(text)]
+        offsets = self._offsets[:]
+        begins = offsets[offsets < len(text)]
         return is_utf8(text) and not bool(np.any(text[begins] & 0xC0 == 0x80))
 
     def _text(self) -> npt.NDArray[np.uint8]:
@@ -87,25 +118,25 @@ class Blobs:
     def release(self) -> None:
         """Let go of the memory that a check has touched."""
         for part in (self._blob, self._offsets):
-            if not isinstance(part, OpenFile):
+            if not isinstance(part, (OpenFile, OpenBounds)):
                 release(part)
 
     def save(self, stem: Path) -> None:
         stem.with_name(f"{stem.name}.bin").write_bytes(self._blob[:])
-        save_array(stem.with_name(f"{stem.name}.offsets.npy"), self._offsets)
+        save_array(stem.with_name(f"{stem.name}.offsets.npy"), self._offsets[:])
 
     @classmethod
     def load(cls, stem: Path, length: int | None, *, mapped: bool = True) -> Blobs:
-        """Map the offsets and the blob, or only open it; `length` is the number of entries, None where nothing states
+        """Map the offsets and the blob, or only open both; `length` is the number of entries, None where nothing states
         it."""
         path = stem.with_name(f"{stem.name}.bin")
         offsets_path = stem.with_name(f"{stem.name}.offsets.npy")
-        offsets = load_array(offsets_path, np.int64, None if length is None else length + 1)
+        offsets = load_bounds(offsets_path, None if length is None else length + 1)
         blob = map_file(path) if mapped or _is_small(path) else _open_file(path)
-        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(blob) or np.any(offsets[1:] < offsets[:-1]):
+        if offsets[-1] != len(blob):
             raise CorruptPart(f"{offsets_path.name}: offsets do not divide the {len(blob)} bytes of {path.name}")
         release(offsets)
-        return cls(blob, offsets)
+        return cls(blob, OpenBounds(offsets_path, offsets) if isinstance(blob, OpenFile) else narrowed(offsets))
 
 
 def _is_small(path: Path) -> bool:
@@ -176,7 +207,7 @@ class KeywordColumn:
     dictionary is sorted, comparing codes compares values.
     """
 
-    def __init__(self, values: StringTable, offsets: Offsets, codes: Codes, first: Codes) -> None:
+    def __init__(self, values: StringTable, offsets: Bounds, codes: Codes, first: Codes) -> None:
         self.values = values
         self.offsets = offsets
         self.codes = codes
@@ -192,7 +223,7 @@ class KeywordColumn:
         offsets = np.zeros(len(listed) + 1, dtype=np.int64)
         np.cumsum([len(values) for values in listed], out=offsets[1:])
         first = np.fromiter((code_of[values[0]] if values else MISSING for values in listed), dtype=np.int32)
-        return cls(StringTable.build(dictionary), offsets, codes, first)
+        return cls(StringTable.build(dictionary), narrowed(offsets), codes, first)
 
     def is_in(self, values: Iterable[str]) -> Mask:
         """Rows with any of the values: bool[N]."""
@@ -225,13 +256,13 @@ class KeywordColumn:
         best = np.argsort(-counts, kind="stable")[:limit]
         return [(self.values[int(present[i])], int(counts[i])) for i in best]
 
-    def _spans(self, rows: Rows) -> Offsets:
+    def _spans(self, rows: Rows) -> npt.NDArray[np.int64]:
         """Positions in `codes` of all values of the rows."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         ends = np.cumsum(lengths)
         total = int(ends[-1]) if len(ends) else 0
-        spans: Offsets = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+        spans: npt.NDArray[np.int64] = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
         return spans
 
     def sort_key(self, rows: Rows, descending: bool) -> npt.NDArray[Any]:
@@ -248,9 +279,7 @@ class KeywordColumn:
     @classmethod
     def load(cls, stem: Path, rows: int) -> KeywordColumn:
         values = StringTable.load(stem.with_name(f"{stem.name}.values"))
-        offsets = load_array(stem.with_name(f"{stem.name}.offsets.npy"), np.int64, rows + 1)
-        if offsets[0] != 0 or np.any(offsets[1:] < offsets[:-1]):
-            raise CorruptPart(f"{stem.name}.offsets.npy: offsets do not ascend from 0")
+        offsets = load_bounds(stem.with_name(f"{stem.name}.offsets.npy"), rows + 1)
         codes_path = stem.with_name(f"{stem.name}.codes.npy")
         codes = load_array(codes_path, np.int32, int(offsets[-1]))
         first_path = stem.with_name(f"{stem.name}.first.npy")
@@ -266,7 +295,7 @@ class KeywordColumn:
         return column
 
 
-def _are_first(offsets: Offsets, codes: Codes, first: Codes) -> bool:
+def _are_first(offsets: Bounds, codes: Codes, first: Codes) -> bool:
     for start in range(0, len(first), CHECKED_AT_ONCE):
         piece = first[start : start + CHECKED_AT_ONCE]
         ends = offsets[start : start + len(piece) + 1]

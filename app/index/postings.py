@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.index.arrays import frozen
+from app.index.arrays import Bounds, frozen
 from app.index.kernels import Array, compiled, weigh
 from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.index.terms import product_terms
@@ -40,10 +40,10 @@ class Postings:
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenizedField:
     """One field of all rows: term numbers end to end, int32 [tokens], negative where unknown; row r has those from
-    ends[r] to ends[r + 1], ends int64 [rows + 1]."""
+    ends[r] to ends[r + 1], ends int32 or int64 [rows + 1]."""
 
     terms: npt.NDArray[np.int32]
-    ends: npt.NDArray[np.int64]
+    ends: Bounds
 
     @property
     def average_length(self) -> float:

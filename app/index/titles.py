@@ -4,7 +4,7 @@ BM25 counts words and forgets their places. Here every title is kept as its term
 for phrases and for the head noun: `case for iphone` is a case. Nothing is learned here; a feature is a share, 0 to 1.
 
 Files, written and read here alone: `lexical.titles.npy` (term numbers of all titles end to end, int32; -1 where a
-version does not know the word) and `lexical.title_ends.npy` (int64 [rows + 1]).
+version does not know the word) and `lexical.title_ends.npy` (int32 or, where they need it, int64 [rows + 1]).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.index import title_kernels
-from app.index.arrays import frozen, load_array, release, save_array
+from app.index.arrays import frozen, load_array, load_bounds, narrowed, release, save_array
 from app.index.negation import NOT
 from app.index.postings import TokenizedField
 from app.index.vocabulary import Vocabulary
@@ -62,7 +62,7 @@ class Titles:
 
     def __init__(self, field: TokenizedField, separators: npt.NDArray[np.int32]) -> None:
         self._terms = frozen(field.terms)
-        self._ends = frozen(field.ends)
+        self._ends = frozen(narrowed(field.ends))
         self._separators = frozen(separators)
 
     def __len__(self) -> int:
@@ -76,9 +76,9 @@ class Titles:
     @classmethod
     def load(cls, folder: Path, rows: int, vocabulary: Vocabulary) -> Titles:
         """Map saved titles of so many rows. Raises CorruptPart or ValueError when they cannot be those."""
-        ends = load_array(folder / ENDS, np.int64, rows + 1)
+        ends = load_bounds(folder / ENDS, rows + 1)
         terms = load_array(folder / TERMS, np.int32, None)
-        if ends[0] != 0 or ends[-1] != len(terms) or (ends[1:] < ends[:-1]).any():
+        if ends[-1] != len(terms):
             raise ValueError("the titles' ends do not fit their terms")
         if len(terms) and not -1 <= int(terms.min()) <= int(terms.max()) < len(vocabulary):
             raise ValueError("a title holds a term that is not in the vocabulary")

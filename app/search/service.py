@@ -20,6 +20,7 @@ from app.index.edits import patch, puts
 from app.index.schema import Schema
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, left_s, now
+from app.runtime.interpreter import in_turns
 from app.runtime.watch import patience_s
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
@@ -64,6 +65,7 @@ _RESCORE_DEADLINE_S = 60.0
 _GOLDEN_DEADLINE_S = 10.0
 _SHOWN_EVERY_S = 1.0
 _SLICES_AT_ONCE = 4
+_FEW_RECORDS = 32
 _SLICES_WAITING = 64  # of all items together; the others wait their turn here, in order, and are not refused
 
 
@@ -257,7 +259,8 @@ class SearchService:
     async def put(self, records: Sequence[Any], *, collection: str = "default") -> dict[str, Any]:
         """Keep whole products, each new or in place of the one of its id; all or none. Durable when it returns, seen by
         searches within a second. Raises BadInput naming what is wrong with which, Unavailable, Overloaded."""
-        return await self._keep(collection, puts(records, self._searcher(collection).catalog.schema))
+        schema = self._searcher(collection).catalog.schema
+        return await self._keep(collection, await in_turns(len(records) > _FEW_RECORDS, puts, records, schema))
 
     async def patch(self, product_id: str, fields: Any, *, collection: str = "default") -> dict[str, Any]:
         """Keep new values of some of a product's fields; null takes one away. Raises NotFound as well."""

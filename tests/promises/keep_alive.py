@@ -40,6 +40,10 @@ class KeepAlive:
         body = b""
         if found and status != 204 and not sent.startswith(b"HEAD"):
             body = await reader.readexactly(int(found[1]))
+        elif b"transfer-encoding: chunked" in head:
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                body += (await reader.readexactly(size + 2))[:-2]
+            await reader.readexactly(2)
         if b"connection: close" in head:
             self.close()
         self.statuses[status] += 1

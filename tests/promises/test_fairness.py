@@ -27,7 +27,7 @@ from tests.promises.running import metric
 from tests.promises.versions import Pair
 
 _LONG = 20  # one in so many is long
-_LONG_TEXT = " ".join(f"wireless waterproof folding {number}" for number in range(40))  # far beyond 64 tokens
+_LONG_TEXT = " ".join(f"wireless waterproof folding {number}" for number in range(28))  # far beyond 64 tokens
 
 
 @dataclass(frozen=True)
