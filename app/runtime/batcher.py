@@ -39,7 +39,7 @@ MOST_GIVEN_UP = 8
 # While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took. At most
 # for a moment: one slice that hung for seconds must not keep the others, golden queries among them, for a minute.
 _SEARCHES_COME_S = 0.1
-_RESTS = 8.0
+_RESTS = 16
 _LONGEST_REST_S = 0.25
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1

@@ -133,9 +133,9 @@ class Searcher:
         after.catalog, after.words, after.vectors, after.state = catalog, words, vectors, state
         return after
 
-    def query(self, request: SearchRequest) -> Query:
-        """Stage 1. Raises BadInput or NotFound."""
-        return to_query(request, self.catalog.schema, self.ranking, self.correct)
+    def query(self, request: SearchRequest, *, as_typed: bool = False) -> Query:
+        """Stage 1; `as_typed`: no spelling is mended. Raises BadInput or NotFound."""
+        return to_query(request, self.catalog.schema, self.ranking, _as_typed if as_typed else self.correct)
 
     def query_vectors(self, texts: Sequence[str], profile: Profile) -> Floats:
         """Vectors of normalised texts as the profile wants them, float32 [n, dimension], of unit length or, where two
@@ -536,6 +536,10 @@ def _log_failure(what: str, instead: str, error: Exception) -> None:
     """Without the error's own message, which may hold what was asked."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error("%s failed with %s; %s\n%s", what, type(error).__name__, instead, frames)
+
+
+def _as_typed(text: str, _: bool) -> str:
+    return text
 
 
 def _correction(words: LexicalIndex, encoder: Encoder) -> Callable[[str, bool], str]:

@@ -29,6 +29,7 @@ from app.search.golden import GoldenJob, GoldenWatch
 from app.search.job import SearchJob
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
+from app.search.rerank import Profile
 from app.search.rescore import RescoreJob
 from app.search.searcher import Job, Searcher
 from app.search.whynot import WhyNotJob
@@ -168,11 +169,15 @@ class SearchService:
         started = perf_counter()
         deadline = after_ms(request.timeout_ms)
         searcher = self._searcher(request.collection)
-        query = searcher.query(request)
+        profile = searcher.ranking.profiles.get(request.profile)
+        crowded = profile is not None and self._cannot_be_kept(searcher, profile, deadline)
+        query = searcher.query(request, as_typed=crowded)  # a search that will be refused is not worth its spelling
         key = answer_key(request.collection, searcher.state, query.parts)
         normalized = perf_counter()
         answer = self._cached(self._cache.local_answer(key), searcher)
         if answer is None:
+            if crowded and key not in self._flights:
+                raise _refused()
             answer = await self._look_further(searcher, query, key, deadline, alone=alone)
         timings = (
             Timing("normalize", (normalized - started) * 1e3),
@@ -364,7 +369,8 @@ class SearchService:
             flight = self._flights.get(key)  # somebody may have set out while Redis was asked
             if flight is None:
                 known = fetched if known is None else known
-                self._refuse_what_cannot_be_kept(searcher, query, deadline)
+                if self._cannot_be_kept(searcher, query.profile, deadline):
+                    raise _refused()
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 if alone and self._batcher.resting and _is_short(job):
                     return self._at_once(key, job)
@@ -387,15 +393,14 @@ class SearchService:
             self._cache.put(key, job.answer.tier.encode() + b"\n" + job.answer.tail, None, None)
         return job.answer
 
-    def _refuse_what_cannot_be_kept(self, searcher: Searcher, query: Query, deadline: float) -> None:
-        """At the door rather than after the deadline: where even the cheapest tier of all that waits, of what a worker
-        has in hand, and of this search itself takes longer than it has."""
+    def _cannot_be_kept(self, searcher: Searcher, profile: Profile, deadline: float) -> bool:
+        """At the door rather than after the deadline: whether even the cheapest tier of all that waits, of what a
+        worker has in hand, and of this search itself takes longer than it has."""
         load = self._batcher.load()
-        if load.waiting > load.workers:
-            least_ms = searcher.costs.least_ms(ladder(query.profile, searcher.ranking))
-            if (load.waiting / load.workers + _IN_HAND + 1) * least_ms > _SURE * left_s(deadline) * 1e3:
-                metrics.REFUSED.labels("deadline").inc()
-                raise Overloaded("more searches are waiting than can be answered in time; try again shortly")
+        if load.waiting <= load.workers:
+            return False
+        least_ms = searcher.costs.least_ms(ladder(profile, searcher.ranking))
+        return (load.waiting / load.workers + _IN_HAND + 1) * least_ms > _SURE * left_s(deadline) * 1e3
 
     async def _land(self, key: bytes, flight: _Flight, deadline: float) -> SearchAnswer:
         ticket = flight.ticket
@@ -457,6 +462,11 @@ class SearchService:
             return None
         tier, _, tail = value.partition(b"\n")
         return SearchAnswer(tail, searcher.version, tier.decode(), True, (), ())
+
+
+def _refused() -> Overloaded:
+    metrics.REFUSED.labels("deadline").inc()
+    return Overloaded("more searches are waiting than can be answered in time; try again shortly")
 
 
 _stage_seconds = cache(metrics.STAGE_SECONDS.labels)  # a label look-up takes as long as the observation

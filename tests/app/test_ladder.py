@@ -16,6 +16,7 @@ from app import metrics
 from app.search import searcher as searcher_module
 from app.search.embed import Encoder
 from app.search.plan import Costs
+from app.search.service import SearchService
 from app.types import Floats
 from tests.conftest import Client
 
@@ -110,6 +111,22 @@ async def test_what_cannot_be_answered_in_time_is_refused_at_the_door(
             *(http.post("/v1/search", json={"query": f"lamp {n}", "timeout_ms": 5000}) for n in range(60))
         )
         assert {one.status_code for one in patient} == {200}
+
+
+async def test_a_crowd_at_the_door_keeps_nobody_from_the_cache(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a new search would be refused, unread, what is cached is answered; a spelling is not mended for it."""
+    async with client(tiny_bundles, workers=1) as http:
+        known = await _ask(http, "steel mug", 5000)
+        assert (await _ask(http, "steal mug", 5000))[1]["corrected"] == "steel mug"
+        monkeypatch.setattr(SearchService, "_cannot_be_kept", lambda self, searcher, profile, deadline: True)
+        read = _count("aisle_refused_total", reason="deadline")
+        again = await _ask(http, "steel mug", 5000)
+        assert again[1]["cached"] and again[1]["hits"] == known[1]["hits"]
+        for query in ("steel mugs", "steal mug"):
+            assert (await http.post("/v1/search", json={"query": query})).status_code == 429
+        assert _count("aisle_refused_total", reason="deadline") == read + 2
 
 
 async def test_an_encoder_that_becomes_slow_is_learnt(

@@ -114,6 +114,10 @@ def test_bulk_rescoring_never_hurts_search(pair: Pair, promise: Promise, size: S
                 took = time.monotonic() - began
             wrong += int((statuses != 200).sum() + (more != 200).sum())
             total += len(statuses) + len(more)
+            print(
+                f"p99 {np.percentile(alone, 99):.1f} ms alone, {np.percentile(together, 99):.1f} ms beside bulk work;"
+                f" not 200: {(statuses != 200).sum()} and {(more != 200).sum()}"
+            )
             ratios.append(np.percentile(together, 99) / np.percentile(alone, 99))
             shares.append((beside.pairs / took) / (only.pairs / (size.seconds / 2)))
             assert only.statuses == beside.statuses == {200}

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from app.errors import Overloaded
 from app.runtime.batcher import Load
 from app.runtime.deadline import after_ms
 from app.search.service import SearchService, most_in_time
@@ -29,13 +28,7 @@ def test_a_search_counts_itself_and_what_is_in_hand(waiting: int, refused: bool)
     """Two workers, 10 ms a search, 250 ms: 44 that wait take 220 ms, one in hand and its own 20 more, and expectations
     err by a tenth. Those used to be accepted, and answered 504."""
     service, searcher = _service(waiting)
-    query = SimpleNamespace(profile=PROFILE)
-    try:
-        service._refuse_what_cannot_be_kept(searcher, query, after_ms(250))
-    except Overloaded:
-        assert refused
-    else:
-        assert not refused
+    assert service._cannot_be_kept(searcher, PROFILE, after_ms(250)) == refused
 
 
 def test_a_worker_takes_dear_words_one_at_a_time() -> None:
