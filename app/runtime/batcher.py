@@ -38,8 +38,10 @@ MOST_GIVEN_UP = 8
 """Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
 # While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took. At most
 # for a moment: one slice that hung for seconds must not keep the others, golden queries among them, for a minute.
+# Short slices rest longer than that: most of what they cost is their reading and writing, on the loop.
 _SEARCHES_COME_S = 0.1
-_RESTS = 16
+_RESTS = 8
+_LEAST_REST_S = 0.006
 _LONGEST_REST_S = 0.25
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
@@ -306,6 +308,8 @@ class Batcher(Generic[Job]):
             share = min(-(-len(queue) // (self._idle + 1)), self._max_batch)
             if share > 1 and self._most is not None:
                 share = max(1, min(share, self._most()))
+            if priority is Priority.BULK and now() < self._searched_at + _SEARCHES_COME_S:
+                share = 1  # a search that comes now waits for all of it
             taken = [queue.popleft() for _ in range(share)]
             self._depths[priority].set(len(queue))
             worker.batch = taken
@@ -320,7 +324,7 @@ class Batcher(Generic[Job]):
     def _rest_after(self, batch: Sequence[Ticket[Job]], began: float) -> None:
         if batch[0].priority is Priority.BULK:
             at = now()
-            self._bulk_from = at + min(_RESTS * (at - began), _LONGEST_REST_S)
+            self._bulk_from = at + min(max(_RESTS * (at - began), _LEAST_REST_S), _LONGEST_REST_S)
 
     def _rest_s(self) -> float:
         """Seconds that bulk work rests yet: until its time has come, or no search has come for long."""

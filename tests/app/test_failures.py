@@ -146,8 +146,9 @@ async def test_what_fails_shows_as_the_table_says(
     seen = await EXERCISES[row.name](place)
     assert seen.statuses == row.statuses
     assert row.words <= seen.words <= row.words | {"deadline", "load"}
-    # Counted, not timed, here: a busy machine may be late by a moment. The deep form below allows nobody 20 ms.
-    assert len(seen.late) <= 0.02 * seen.answers and max(seen.late, default=0.0) < 400
+    # Counted, not timed, here: a busy machine may be late by a moment, whoever waits for the fault is late by seconds.
+    # The deep form below allows nobody 20 ms.
+    assert len(seen.late) <= 0.02 * seen.answers and max(seen.late, default=0.0) < 2000
     assert [one for one in row.metrics if one not in seen.moved and _value(one) <= before[one]] == []
 
 
