@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Request], Awaitable[Response]]
 Header = tuple[bytes, bytes]
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Most searches are over before it would pay to watch whether somebody still waits for them.
@@ -96,6 +97,14 @@ async def read_body(request: Request) -> bytes:
         pieces.append(message.get("body", b""))
         message = await receive()
     raise ClientDisconnect
+
+
+async def in_turns(large: bool, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """The result of `work`, in a thread where it is large: that takes longer in all, and lets the loop, which would
+    stand still for milliseconds, have its turn after each half of one."""
+    if not large:
+        return work(*arguments, **options)
+    return await asyncio.to_thread(work, *arguments, **options)
 
 
 class _Watch:

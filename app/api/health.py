@@ -10,9 +10,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app.api.access import OPEN, SCRAPE
-from app.api.endpoint import Bytes, route, service_of
+from app.api.endpoint import Bytes, in_turns, route, service_of
 from app.metrics import exposed
-from app.runtime.interpreter import in_turns
 
 _OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from app.api.access import SEARCH, WRITE
-from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
+from app.api.endpoint import Bytes, in_turns, read_body, route, service_of, while_connected
 from app.api.params import integer, read_params, text
 from app.api.problems import MethodNotAllowed
 from app.api.schemas import (
@@ -21,7 +21,6 @@ from app.api.schemas import (
 )
 from app.api.search import answered, content_type
 from app.errors import NotFound
-from app.runtime.interpreter import in_turns
 
 _SMALL_BYTES = 8192  # read in a few tenths of a millisecond
 _EACH = {"get": SEARCH, "patch": WRITE, "delete": WRITE}

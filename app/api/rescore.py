@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from app.api.access import SEARCH
-from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
+from app.api.endpoint import Bytes, in_turns, read_body, route, service_of, while_connected
 from app.api.ndjson import LINES_IN_FLIGHT, LineStream
 from app.api.params import read_params, text
 from app.api.problems import problem, unexpected
@@ -26,7 +26,6 @@ from app.api.schemas import (
 )
 from app.api.search import content_type
 from app.errors import AisleError, InputTooLarge, Unavailable
-from app.runtime.interpreter import in_turns
 from app.types import RescoreAnswer, RescoreResult
 
 _SMALL_BYTES = 8192  # read or written in a few tenths of a millisecond

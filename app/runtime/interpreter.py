@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 # A worker lets go of the interpreter some fifteen times a search. While the loop is busy it gets it back only when this
 # is over: at Python's own 5 ms the p99 of 560 searches a second was 32 and 163 ms, now 18 and 23.
 _SWITCH_S = 0.0005
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def settle() -> None:
@@ -37,11 +33,3 @@ def settled() -> Iterator[None]:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
         sys.setswitchinterval(interval)
-
-
-async def in_turns(large: bool, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """The result of `work`, in a thread where it is large: that takes longer in all, and lets the loop, which would
-    stand still for milliseconds, have its turn after each half of one."""
-    if not large:
-        return work(*arguments, **options)
-    return await asyncio.to_thread(work, *arguments, **options)

@@ -20,7 +20,6 @@ from app.index.edits import patch, puts
 from app.index.schema import Schema
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms, left_s, now
-from app.runtime.interpreter import in_turns
 from app.runtime.watch import patience_s
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
@@ -265,7 +264,9 @@ class SearchService:
         """Keep whole products, each new or in place of the one of its id; all or none. Durable when it returns, seen by
         searches within a second. Raises BadInput naming what is wrong with which, Unavailable, Overloaded."""
         schema = self._searcher(collection).catalog.schema
-        return await self._keep(collection, await in_turns(len(records) > _FEW_RECORDS, puts, records, schema))
+        if len(records) <= _FEW_RECORDS:
+            return await self._keep(collection, puts(records, schema))
+        return await self._keep(collection, await asyncio.to_thread(puts, records, schema))
 
     async def patch(self, product_id: str, fields: Any, *, collection: str = "default") -> dict[str, Any]:
         """Keep new values of some of a product's fields; null takes one away. Raises NotFound as well."""
