@@ -128,7 +128,7 @@ def test_overload_is_shed_and_work_is_not(pair: Pair, promise: Promise, size: Si
         assert size.timed or all(int(answer.headers.get("retry-after", 0)) >= 1 for answer in rejected)
         assert moved == len(rejected) > len(answers) / 4, "it was no overload"
         if size.timed:
-            assert others <= len(accepted) / 100, "accepted, and then not answered in time"
+            assert not others, "accepted, and then not answered in time"
             assert reached >= size.least
             assert p99_ms(answers) <= DEADLINE_MS + _GRACE_MS
             assert max(answer.done - answer.sent for answer in answers) * 1e3 <= 3 * DEADLINE_MS

@@ -274,6 +274,20 @@ async def test_a_late_answer_keeps_further_calls_from_waiting(redis_server):
         assert await asyncio.gather(*waiting) == [(None, None)] * 5
 
 
+async def test_nobody_is_let_go_where_nobody_waits(redis_server):
+    """The timer of a round may fire when its callers have gone: that is no error and counts nothing."""
+    async with opened(redis_server.url, redis_timeout_s=1.0) as cache:
+        before = errors("late")
+        cache._redis._let_all_but_one_go()
+        redis_server.hang()
+        gone = asyncio.create_task(cache.fetch(key_of(0), None))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        cache._redis._let_all_but_one_go()
+        assert errors("late") == before
+        redis_server.resume()
+
+
 async def test_one_slow_moment_does_not_open_the_breaker(redis_server):
     """However many wait in a round that fails, it is one failure; the next call goes on over a new connection."""
     async with opened(redis_server.url, redis_timeout_s=TIMEOUT_S, breaker_retry_s=60.0) as cache:
