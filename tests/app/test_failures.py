@@ -38,6 +38,7 @@ from tests.index.gpu_stand_in import StandInGpu
 from tests.ledger import Promise
 from tests.promises.forms import forms
 from tests.redis_server import FalseRedis, RedisServer
+from tests.stops import stops
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 _SHORT_MS = 600.0
@@ -143,12 +144,15 @@ async def test_what_fails_shows_as_the_table_says(
     """The statuses, tiers and reasons of its row and no others, and its metrics move."""
     place = Place(tiny_bundles, tiny_encoder, client, monkeypatch, tmp_path, request.getfixturevalue)
     before = {one: _value(one) for one in row.metrics}
-    seen = await EXERCISES[row.name](place)
+    with stops() as longest_ms:
+        seen = await EXERCISES[row.name](place)
+        stopped_ms = longest_ms()
     assert seen.statuses == row.statuses
     assert row.words <= seen.words <= row.words | {"deadline", "load"}
-    # Counted, not timed, here: a machine that stops for half a second makes all late that came meanwhile, where whoever
-    # waits for the fault is late by seconds. The deep form below allows nobody 20 ms.
-    assert len(seen.late) <= 0.25 * seen.answers and max(seen.late, default=0.0) < 2000
+    # Counted, not timed, here: a busy machine may be late by a moment, and by as long as it stops itself. The deep form
+    # below allows nobody 20 ms.
+    late = [ms for ms in seen.late if ms > stopped_ms]
+    assert len(late) <= 0.02 * seen.answers and max(late, default=0.0) < 400 + stopped_ms
     assert [one for one in row.metrics if one not in seen.moved and _value(one) <= before[one]] == []
 
 
