@@ -1,13 +1,16 @@
-"""The encoder and the vector index on a GPU: that they give what the CPU gives, and how fast.
+"""The encoder, the vector index and the whole service on a GPU: that they give what the CPU gives, and how fast.
 
     make gpu      (an environment with aisle[gpu]; python -m tests.bench.bench_gpu [--json] [--vectors N])
 
 The float16 graphs are made from the shipped int8 weights. Correctness comes first: a figure outside its bound ends the
-run with exit code 1. Without a CUDA device it says so and measures nothing; of the two halves, each runs that can.
+run with exit code 1. Without a CUDA device it says so and measures nothing; of the three parts, each runs that can.
 
 The index holds N random vectors about random centres, unit length, 384 numbers. Both sides scan the same float16 codes
 exactly, so the bound is equality: the same scores in the same order, and the same rows but for those that share the
 score at the end of the list.
+
+The service serves the shipped catalogue twice, on the device and on the cores, and both are asked in turns: one client,
+then an open loop at ever closer rates for the highest at which p99 stays within 50 ms (tests/bench/bench_load.py).
 """
 
 from __future__ import annotations
@@ -28,20 +31,26 @@ from app.errors import EncoderUnavailable, IndexUnavailable
 from app.index.analysis import normalize_text
 from app.index.dense import FaissIndex, FewVectors
 from app.index.dense_gpu import GpuIndex, gpu_is_built_in
+from app.runtime.cores import usable_cores
 from app.runtime.onnx import OnnxEncoder, cuda_is_built_in
 from app.runtime.onnx_cuda import DEVICE
 from app.search.embed import HALF, MODEL, Encoder
 from app.search.probes import cosines
 from app.types import Floats, Rows
 from models.half import float_graph, with_half
+from tests.bench.wire import Client, server
 
 ROOT = Path(__file__).parents[2]
 ENCODER = ROOT / "models" / "weights" / "MiniLM-L2-distilled-int8"
 QUERIES = [ROOT / "data" / "esci" / f"{name}.queries.tsv" for name in ("dev", "train_positives")]
 CATALOGUE = ROOT / "data" / "esci" / "products.jsonl.gz"
-LEAST_FP16, LEAST_INT8, LEAST_OVERLAP = 0.999, 0.98, 0.98
+LEAST_FP16, LEAST_INT8, LEAST_OVERLAP, LEAST_SHARED = 0.999, 0.98, 0.98, 0.95
+PARTS = ("encoder", "index", "service")
+_PROBES = 6
 _PAIR_TOKENS, _CANDIDATES = 96, 50
 Vectors = npt.NDArray[np.float32]
+Measured = tuple[dict[str, float | str], list[str]]
+"""Figures by name, and what is wrong."""
 
 
 def texts() -> list[str]:
@@ -200,6 +209,60 @@ def measure_index(count: int) -> tuple[dict[str, float | str], list[str]]:
     return figures, wrong
 
 
+def measure_service(folder: Path, seconds: float) -> tuple[dict[str, float | str], list[str]]:
+    """The service on the device beside the same on the cores; figures, and what is wrong."""
+    # Loaded here: the encoder and the index are measured without what load tests need.
+    from tests.bench.bench_load import uncached
+    from tests.bench.bisection import Bisection
+
+    OnnxEncoder(ENCODER / MODEL, "cuda")  # a machine without a device is told before anything is built
+    figures: dict[str, float | str] = {"service: cores": usable_cores()}
+    wrong: list[str] = []
+    bundles, data = folder / "bundles", ROOT / "data" / "esci"
+    started = perf_counter()
+    command = ["build", str(CATALOGUE), "--mapping", str(data / "mapping.toml"), "--bundles", str(bundles), "--gpu"]
+    subprocess.run([sys.executable, "-m", "scripts.cli", *command], check=True, stdout=subprocess.DEVNULL)
+    figures["service: the catalogue built, s"] = perf_counter() - started
+    serve = ("scripts.cli", "serve", "--bundles", str(bundles), "--port", "0")
+    with (
+        server(*serve, AISLE_PROVIDER="cuda") as on_device,
+        server(*serve, AISLE_PROVIDER="cpu") as on_cores,
+    ):
+        clients = {"cuda": Client(on_device), "cpu": Client(on_cores)}
+        spent: dict[str, list[float]] = {name: [] for name in clients}
+        common = []
+        for number, text in enumerate([f"{text} please" for text in texts()[:100]] + texts()):
+            hits = []
+            for name, client in clients.items():
+                request = client.request("/v1/search", {"query": text, "k": 10})
+                began = perf_counter()
+                body = json.loads(client.exchange(request)[1])
+                if number >= 100:  # those before only warm up
+                    spent[name].append((perf_counter() - began) * 1e3)
+                hits.append({hit["id"] for hit in body["hits"]})
+            common.append(len(hits[0] & hits[1]) / max(len(hits[1]), 1))
+        for name, client in clients.items():
+            client.close()
+            for share in (50, 99):
+                figures[f"service on {name}: one client, p{share} ms"] = float(np.percentile(spent[name], share))
+        shared = figures["service: first ten hits in common, float16 on the device and int8 on the cores"] = float(
+            np.mean(common)
+        )
+        if not shared >= LEAST_SHARED:
+            wrong.append(f"service: {shared:.4f} of the first ten hits in common, the least is {LEAST_SHARED}")
+        for profile in ("default", "fast"):
+            sides = {name: (uncached(client, profile), Bisection(300, 5000)) for name, client in
+                     (("cuda", on_device), ("cpu", on_cores))}  # fmt: skip
+            for target, _ in sides.values():
+                target.offer(200, 2)
+            for _ in range(_PROBES):
+                for target, bisection in sides.values():
+                    bisection.tell(target.offer(bisection.rate, seconds).passed)
+            for name, (_, bisection) in sides.items():
+                figures[f"service on {name}: {profile}, saturated within 50 ms, searches/s"] = bisection.best
+    return figures, wrong
+
+
 def device_mib() -> float:
     """Memory in use on the first device, all processes; NaN where nvidia-smi cannot say."""
     said = nvidia_smi("memory.used").splitlines()
@@ -216,40 +279,39 @@ def nvidia_smi(query: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--vectors", type=int, default=1_000_000, help="in the index (default: a million)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run of load")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, help="(default: all)")
     arguments = parser.parse_args()
     figures: dict[str, float | str] = {"device": nvidia_smi("name,driver_version")}
     wrong: list[str] = []
-    if not cuda_is_built_in():
-        print("skipped the encoder: this ONNX Runtime has no CUDA provider (pip install 'aisle[gpu]')")
-    else:
-        with tempfile.TemporaryDirectory() as folder:
+    no_cuda = "" if cuda_is_built_in() else "this ONNX Runtime has no CUDA provider (pip install 'aisle[gpu]')"
+    no_faiss = "" if gpu_is_built_in() else "this FAISS has no GPU functions (pip install 'aisle[gpu]')"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts: dict[str, tuple[str, Callable[[], Measured]]] = {
+            "encoder": (no_cuda, lambda: measure(folder)),
+            "index": (no_faiss, lambda: measure_index(arguments.vectors)),
+            "service": (no_cuda or no_faiss, lambda: measure_service(folder, arguments.seconds)),
+        }
+        for part in arguments.only:
+            missing, run = parts[part]
             try:
-                found, wrong = measure(Path(folder))
-                figures |= found
-            except EncoderUnavailable as error:
-                print(f"skipped the encoder: no CUDA device can run it ({error.detail})")
-    if not gpu_is_built_in():
-        print("skipped the index: this FAISS has no GPU functions (pip install 'aisle[gpu]')")
-    else:
-        try:
-            found, more = measure_index(arguments.vectors)
-            figures, wrong = figures | found, wrong + more
-        except IndexUnavailable as error:
-            print(f"skipped the index: {error.detail}")
-    if len(figures) == 1:
-        return 0
-    if arguments.json:
-        print(json.dumps({**figures, "wrong": wrong}))
-    else:
-        print(
-            "\n".join(
-                f"{name:82} {value if isinstance(value, str) else round(value, 5)}" for name, value in figures.items()
-            )
-        )
+                if missing:
+                    raise EncoderUnavailable(missing)
+                found, amiss = run()
+            except (EncoderUnavailable, IndexUnavailable) as error:
+                print(f"skipped the {part}: {error.detail}", flush=True)
+                continue
+            for key, value in found.items():
+                print(f"{key:96} {value if isinstance(value, str) else round(value, 5)}", flush=True)
+            figures |= found
+            wrong += amiss
     for line in wrong:
         print(f"wrong: {line}", file=sys.stderr)
+    if arguments.json and len(figures) > 1:
+        arguments.json.write_text(json.dumps({**figures, "wrong": wrong}, indent=2) + "\n", "utf-8")
     return 1 if wrong else 0
 
 

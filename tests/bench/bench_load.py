@@ -140,7 +140,7 @@ def measure(bundles: Path, seconds: float) -> Figures:
         server("scripts.cli", "serve", "--bundles", str(bundles), "--port", "0") as address,
     ):
         for profile in PROFILES:
-            target = _uncached(address, profile)
+            target = uncached(address, profile)
             figures[profile] = saturated(target, profile, kernels, seconds)
             runs += target.runs
         size = len(_ask(address, _search(address, _AGAIN)))
@@ -203,7 +203,8 @@ def _insist(target: Target, *, cached: bool) -> None:
             raise RuntimeError(f"{stray:.1%} of the answers {'missed' if cached else 'came from'} the cache")
 
 
-def _uncached(address: str, profile: str) -> Target:
+def uncached(address: str, profile: str) -> Target:
+    """Searches none of which is asked twice."""
     texts = distinct_texts()
 
     def requests(count: int) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -54,9 +55,11 @@ class Client:
 
 
 @contextmanager
-def server(*command: str) -> Iterator[str]:
+def server(*command: str, **environment: str) -> Iterator[str]:
     """Run a module as a server that prints its address in its first line with one; stopped by its process."""
-    process = subprocess.Popen([sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], stdout=subprocess.PIPE, text=True, env=os.environ | environment
+    )
     try:
         assert process.stdout is not None
         for line in process.stdout:
