@@ -23,7 +23,7 @@ from app.api.options import EdgeOptions
 from app.api.protocol import TimedHttpProtocol
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
-from app.runtime.cores import usable_cores
+from app.runtime.cores import worker_threads
 from app.runtime.interpreter import settle
 from app.runtime.member import METRICS_FOLDER, Membership, bind
 from app.search.cache import Cache
@@ -49,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     batcher: Batcher[Job] = Batcher(
         lambda jobs: process(jobs, batcher.load()),
-        workers=settings.workers or usable_cores(),
+        workers=settings.workers or worker_threads(),
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
     )

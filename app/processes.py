@@ -29,13 +29,14 @@ from pathlib import Path
 from time import monotonic
 
 from app import __version__
-from app.runtime.cores import usable_cores
+from app.runtime.cores import usable_cores, worker_threads
 from app.runtime.member import BEAT_S, LISTEN, METRICS_FOLDER, Membership, bind
 from app.settings import Settings
 
 _SILENT_S = 30.0  # longer than any request may hold a loop; a member that is being debugged is taken for a stuck one
 _AGAIN_S = (0.5, 30.0)  # least and most time before a member is replaced that ended soon after its start
 _SOON_S = 60.0
+_MOST_ON_GPU = 4
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own in it; a counter in a file on a disk waits when the disk does
 
 _log = logging.getLogger("aisle")
@@ -57,9 +58,10 @@ def serve(settings: Settings) -> int:
         return 1
     folder = tempfile.mkdtemp(prefix="aisle-", dir=_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None)
     try:
-        share = max(1, usable_cores() // count)
         port = reserved[0].getsockname()[1]
-        given = settings.model_copy(update={"port": port, "processes": 1, "workers": settings.workers or share})
+        given = settings.model_copy(
+            update={"port": port, "processes": 1, "workers": settings.workers or worker_threads(count)}
+        )
         return _Supervisor(given, count, Path(folder)).run()
     finally:
         for one in reserved:
@@ -68,9 +70,11 @@ def serve(settings: Settings) -> int:
 
 
 def fitting(settings: Settings) -> int:
-    """One process a core. One in all on a GPU, which batches what they would take apart, and where the kernel does not
+    """One process a core; on a GPU at most four, each of which takes some of its memory. One where the kernel does not
     deal connections out (it does on Linux)."""
-    return 1 if on_gpu(settings) or sys.platform != "linux" else usable_cores()
+    if sys.platform != "linux":
+        return 1
+    return min(usable_cores(), _MOST_ON_GPU) if on_gpu(settings) else usable_cores()
 
 
 def on_gpu(settings: Settings) -> bool:

@@ -30,8 +30,10 @@ class Settings(BaseModel):
     fold_after: int = Field(0, ge=0, description="changed products after which a version is made of them; 0: never")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    processes: int = Field(0, ge=0, le=256, description="processes that serve; 0: one a core, or one with a GPU")
-    workers: int = Field(0, ge=0, le=256, description="worker threads a process; 0: its share of the cores")
+    processes: int = Field(0, ge=0, le=256, description="processes that serve; 0: one a core, with a GPU at most four")
+    workers: int = Field(
+        0, ge=0, le=256, description="worker threads a process; 0: its share of the cores, at most four"
+    )
     max_batch: int = Field(0, ge=0, le=256, description="most tickets a worker takes at once; 0 chooses by provider")
     max_waiting: int = Field(256, ge=1, le=100_000, description="searches that may wait before 429")
     redis_url: str | None = Field(None, description="redis://… or unix://…; unset: first cache level alone")

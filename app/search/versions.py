@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from app.errors import AisleError, BadInput, CorruptPart, EncoderUnavailable, IndexUnavailable
 from app.index import bundle
 from app.index.catalog import Catalog
-from app.index.dense import FaissIndex, VectorIndex
+from app.index.dense import EXACT_SCAN_UP_TO, FaissIndex, VectorIndex
 from app.index.dense_gpu import GpuIndex, gpu_is_built_in
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
@@ -126,8 +126,11 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
 
 
 def _placed(vectors: VectorIndex, provider: Provider) -> VectorIndex:
-    """The index on a GPU where one is wanted and can; raises IndexUnavailable where it was insisted on and cannot."""
+    """The index on a GPU where one is wanted and can, and is large enough to gain by it: the CPU scans a few thousand
+    vectors sooner than a device is asked. Raises IndexUnavailable where it was insisted on and cannot."""
     if not isinstance(vectors, FaissIndex) or provider == "cpu" or (provider == "auto" and not gpu_is_built_in()):
+        return vectors
+    if len(vectors) <= EXACT_SCAN_UP_TO:
         return vectors
     try:
         return GpuIndex(vectors, DEVICE)

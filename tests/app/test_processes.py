@@ -150,12 +150,12 @@ def test_bound_sockets_share_one_port(host: str) -> None:
             one.close()
 
 
-def test_as_many_processes_as_cores_unless_a_gpu_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second process would take half of each batch away."""
+def test_as_many_processes_as_cores_but_four_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes some of the device's memory."""
     monkeypatch.setattr(processes, "usable_cores", lambda: 6)
     assert processes.fitting(Settings(provider="cpu")) == 6
     monkeypatch.setattr(processes, "_has_gpu", lambda: True)
-    assert processes.fitting(Settings(provider="cuda")) == processes.fitting(Settings(provider="auto")) == 1
+    assert processes.fitting(Settings(provider="cuda")) == processes.fitting(Settings(provider="auto")) == 4
     assert processes.fitting(Settings(provider="cpu")) == 6
 
 

@@ -61,6 +61,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInGpu]:
     monkeypatch.setattr(dense_gpu, "_TRIAL", "")
     for module in (dense, dense_gpu):
         monkeypatch.setattr(module, "EXACT_SCAN_UP_TO", 200)
+    monkeypatch.setattr(versions, "EXACT_SCAN_UP_TO", 50)
     dense_gpu._resources.cache_clear()
     yield stand_in
     dense_gpu._resources.cache_clear()
@@ -360,6 +361,10 @@ async def test_the_provider_decides(
     for provider, kind in (("auto", "GPU flat fp16, SQfp16"), ("cuda", "GPU flat fp16, SQfp16"), ("cpu", "SQfp16")):
         assert load(store, version, encoders, provider).searcher.vectors.kind == kind  # type: ignore[arg-type]
     assert load(store, version, encoders).searcher.vectors.kind == "SQfp16", "what runs offline measures the version"
+    with monkeypatch.context() as small:
+        small.setattr(versions, "EXACT_SCAN_UP_TO", 60)
+        for provider in ("auto", "cuda"):
+            assert load(store, version, encoders, provider).searcher.vectors.kind == "SQfp16", "few are scanned at once"  # type: ignore[arg-type]
     caplog.clear()
     monkeypatch.setattr(dense_gpu, "_TRIAL", "import sys; sys.exit('no CUDA device')")
     assert load(store, version, encoders, "auto").searcher.vectors.kind == "SQfp16"
