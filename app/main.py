@@ -17,10 +17,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import __version__, metrics
-from app.api.health import metrics_app
 from app.api.install import install
 from app.api.options import EdgeOptions
 from app.api.protocol import TimedHttpProtocol
+from app.api.scrape import Scrapes
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
 from app.runtime.cores import worker_threads
@@ -192,7 +192,7 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
 @asynccontextmanager
 async def _metrics_beside(settings: Settings, sockets: list[socket.socket] | None = None) -> AsyncIterator[None]:
     """/metrics on a port of its own."""
-    server = uvicorn.Server(_uvicorn_config(metrics_app, settings.host, settings.metrics_port or 0))
+    server = uvicorn.Server(_uvicorn_config(Scrapes().app, settings.host, settings.metrics_port or 0))
     task = asyncio.create_task(server._serve(sockets))  # serve() would take the signals
     try:
         yield

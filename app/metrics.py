@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
@@ -235,10 +235,22 @@ def exposed() -> CollectorRegistry:
     if folder is None:
         return REGISTRY
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]  # its own is not annotated
+    registry.register(_Files(Path(folder)))
     registry.register(_Processes(Path(folder)))
     PlatformCollector(registry=registry)
     return registry
+
+
+class _Files(Collector):
+    """What all processes counted, one kind after the other: who rests between metrics rests between kinds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = sorted(self._folder.glob("*.db"))  # counter_1.db, gauge_livemax_1.db
+        for _, kind in groupby(files, key=lambda file: file.stem.rpartition("_")[0]):
+            yield from MultiProcessCollector.merge([str(file) for file in kind])  # type: ignore[no-untyped-call]  # its own is not annotated
 
 
 class _Processes(Collector):

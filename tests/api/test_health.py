@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from app.api.health import metrics_app
+from app.api import scrape
+from app.metrics import GOLDEN_CHECKS
 from tests.api.conftest import client_of
 from tests.api.stub_service import StubService
 
@@ -68,8 +72,46 @@ async def test_metrics_may_have_a_port_of_their_own(make_app: Callable[..., Fast
     """Then they are not on the main one, and that port has nothing else."""
     async with client_of(make_app(serve_metrics=False)) as client:
         assert (await client.get("/metrics")).status_code == 404
-    transport = httpx.ASGITransport(app=metrics_app)
+    transport = httpx.ASGITransport(app=scrape.Scrapes().app)
     async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
         assert "aisle_http_requests_in_flight" in (await client.get("/metrics")).text
         assert (await client.get("/v1/search?q=x")).status_code == 404
         assert (await client.post("/metrics")).status_code == 404
+
+
+async def test_scrapes_at_once_share_one_that_knows_all_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred at once: one is written for the first and one for all others, who came while it was, and who see what
+    was counted before they asked."""
+    written = 0
+    real = scrape.exposed
+
+    def counted() -> CollectorRegistry:
+        nonlocal written
+        written += 1
+        return real()
+
+    monkeypatch.setattr(scrape, "exposed", counted)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=scrape.Scrapes().app), base_url="http://m"
+    ) as client:
+        first = asyncio.create_task(client.get("/metrics"))
+        while not written:
+            await asyncio.sleep(0)
+        GOLDEN_CHECKS.labels("shared", "passed").inc()
+        rest = await asyncio.gather(*(client.get("/metrics") for _ in range(99)))
+        assert written == 2
+        assert {one.text for one in rest} == {rest[0].text}
+        assert 'collection="shared"' in rest[0].text and (await first).status_code == 200
+        await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+        assert written == 3
+
+
+async def test_a_scrape_is_what_the_library_writes() -> None:
+    """With rests between its lines it is the same text, for both formats."""
+    assert scrape._plain().body.count(b"\n") > 100
+    registry = CollectorRegistry()
+    held = Histogram("held_seconds", "Held.", ["stage"], registry=registry)
+    for stage in ("one", "two"):
+        held.labels(stage).observe(0.1)
+    assert generate_latest(scrape._Unhurried(registry)) == generate_latest(registry)
+    assert generate_openmetrics(scrape._Unhurried(registry)) == generate_openmetrics(registry)  # type: ignore[no-untyped-call]
