@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import groupby, repeat
+from itertools import repeat
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, values
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     # A process that serves never forks; prometheus_client asks for its number thirty times a search.
     values.ValueClass = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]
 
@@ -229,28 +228,21 @@ BUILD = Gauge(
 )
 
 
-def exposed() -> CollectorRegistry:
-    """What a scrape reads: this process's metrics or, where several processes serve, those of all together."""
+def shared_folder() -> Path | None:
+    """Where the processes that serve together keep what they count; None where nothing is shared."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
+
+
+def exposed() -> CollectorRegistry:
+    """What a scrape reads beside the shared folder; without one, everything."""
+    folder = shared_folder()
     if folder is None:
         return REGISTRY
     registry = CollectorRegistry()
-    registry.register(_Files(Path(folder)))
-    registry.register(_Processes(Path(folder)))
+    registry.register(_Processes(folder))
     PlatformCollector(registry=registry)
     return registry
-
-
-class _Files(Collector):
-    """What all processes counted, one kind after the other: who rests between metrics rests between kinds."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterable[Metric]:
-        files = sorted(self._folder.glob("*.db"))  # counter_1.db, gauge_livemax_1.db
-        for _, kind in groupby(files, key=lambda file: file.stem.rpartition("_")[0]):
-            yield from MultiProcessCollector.merge([str(file) for file in kind])  # type: ignore[no-untyped-call]  # its own is not annotated
 
 
 class _Processes(Collector):

@@ -5,7 +5,7 @@ times the searches of one (BENCHMARKS.md). The supervisor loads nothing and answ
 and, once that has loaded, the others; when all have, it tells them to listen, so that a start fails as a whole and with
 one line. The kernel deals connections out (SO_REUSEPORT). A member that ends, or whose event loop has been silent for
 long, is replaced; members whose supervisor is gone stop. Each loads, caches, queues and follows CURRENT by itself;
-counters lie in files that any of them can sum up (app/metrics.py).
+counters lie in files that any of them can sum up (app/api/exposition.py).
 
 They talk over a socket pair. To the member: its settings, "listen". From it: "loaded", then, once it listens, "." every
 second.
@@ -45,28 +45,37 @@ _log = logging.getLogger("aisle")
 def serve(settings: Settings) -> int:
     """Serve in as many processes as the settings say until told to stop. Returns the exit code: 0, or 1 when start-up
     failed, with one line that says why."""
-    count = settings.processes or fitting(settings)
-    if count == 1:
-        from app.main import serve as serve_alone  # not above: the supervisor stays small
+    folder = tempfile.mkdtemp(prefix="aisle-", dir=_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None)
+    try:
+        count = settings.processes or fitting(settings)
+        return _serve_together(settings, count, Path(folder)) if count > 1 else _serve_alone(settings, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
-        return serve_alone(settings)
+
+def _serve_alone(settings: Settings, folder: str) -> int:
+    os.environ[METRICS_FOLDER] = folder  # what one counts is exposed in the same way, and as cheaply
+    from app.main import serve as serve_here  # not above: it looks for the folder, and the supervisor stays small
+
+    return serve_here(settings)
+
+
+def _serve_together(settings: Settings, count: int, folder: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         reserved = bind(settings.host, settings.port, alone=True)
     except OSError as error:
         _log.error("cannot listen on %s:%d: %s", settings.host, settings.port, error.strerror or error)
         return 1
-    folder = tempfile.mkdtemp(prefix="aisle-", dir=_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None)
     try:
         port = reserved[0].getsockname()[1]
         given = settings.model_copy(
             update={"port": port, "processes": 1, "workers": settings.workers or worker_threads(count)}
         )
-        return _Supervisor(given, count, Path(folder)).run()
+        return _Supervisor(given, count, folder).run()
     finally:
         for one in reserved:
             one.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fitting(settings: Settings) -> int:

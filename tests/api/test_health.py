@@ -8,8 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client import CollectorRegistry
 
 from app.api import scrape
 from app.metrics import GOLDEN_CHECKS
@@ -104,14 +103,3 @@ async def test_scrapes_at_once_share_one_that_knows_all_before_them(monkeypatch:
         assert 'collection="shared"' in rest[0].text and (await first).status_code == 200
         await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
         assert written == 3
-
-
-async def test_a_scrape_is_what_the_library_writes() -> None:
-    """With rests between its lines it is the same text, for both formats."""
-    assert scrape._plain().body.count(b"\n") > 100
-    registry = CollectorRegistry()
-    held = Histogram("held_seconds", "Held.", ["stage"], registry=registry)
-    for stage in ("one", "two"):
-        held.labels(stage).observe(0.1)
-    assert generate_latest(scrape._Unhurried(registry)) == generate_latest(registry)
-    assert generate_openmetrics(scrape._Unhurried(registry)) == generate_openmetrics(registry)  # type: ignore[no-untyped-call]
