@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
 
@@ -253,8 +253,12 @@ class _Processes(Collector):
 
     def collect(self) -> Iterable[Metric]:
         pids = {int(file.stem.rpartition("_")[2]) for file in self._folder.glob("*.db")}
-        alone = [ProcessCollector(pid=partial(int, pid), registry=None) for pid in sorted(pids)]
-        return _together(metric for collector in alone for metric in collector.collect())
+        return _together(metric for pid in sorted(pids) for metric in _process(pid).collect())
+
+
+@lru_cache(64)
+def _process(pid: int) -> ProcessCollector:
+    return ProcessCollector(pid=partial(int, pid), registry=None)
 
 
 def _together(metrics: Iterator[Metric]) -> Iterable[Metric]:

@@ -9,6 +9,7 @@ tests/api/test_exposition.py holds both to be the same.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate, chain, repeat
@@ -52,7 +53,8 @@ class Exposition:
 
     def text(self) -> bytes:
         """What all processes counted by now."""
-        files = {path.stem: _used(path) for path in sorted(self._folder.glob("*.db"))}
+        names = sorted(name for name in os.listdir(self._folder) if name.endswith(".db"))
+        files = {name.removesuffix(".db"): _used(self._folder / name) for name in names}
         known = [(name, len(data)) for name, data in files.items()]
         if known != self._known:
             self._texts, self._numbers = _read(files, self._write)
@@ -68,10 +70,11 @@ class Exposition:
 def _used(path: Path) -> bytes:
     """The file up to where it is written; empty once it is gone, as gauges go with their process."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(_INT.size)
+            return head + file.read(_INT.unpack(head)[0] - _INT.size) if head else b""
     except FileNotFoundError:
         return b""
-    return data[: _INT.unpack_from(data)[0]] if data else b""
 
 
 def _read(files: dict[str, bytes], write: Write) -> tuple[list[str], list[_Numbers]]:
