@@ -23,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Most searches are over before it would pay to watch whether somebody still waits for them.
+_SMALL_BYTES = 8192  # read or written in a few tenths of a millisecond
 _WATCH_AFTER_S = 0.01
 
 
@@ -99,10 +100,10 @@ async def read_body(request: Request) -> bytes:
     raise ClientDisconnect
 
 
-async def in_turns(large: bool, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """The result of `work`, in a thread where it is large: that takes longer in all, and lets the loop, which would
-    stand still for milliseconds, have its turn after each half of one."""
-    if not large:
+async def in_turns(size: int, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """The result of `work` on so many bytes, in a thread where they are many: that takes longer in all, and lets the
+    loop, which would stand still for milliseconds, have its turn after each half of one."""
+    if size <= _SMALL_BYTES:
         return work(*arguments, **options)
     return await asyncio.to_thread(work, *arguments, **options)
 

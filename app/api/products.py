@@ -22,7 +22,6 @@ from app.api.schemas import (
 from app.api.search import answered, content_type
 from app.errors import NotFound
 
-_SMALL_BYTES = 8192  # read in a few tenths of a millisecond
 _EACH = {"get": SEARCH, "patch": WRITE, "delete": WRITE}
 
 
@@ -46,7 +45,7 @@ async def put(request: Request) -> Response:
     """Whole products, new ones or in place of others, as a JSON list or as NDJSON: kept all or none."""
     params = read_params(ProductParams, request.scope, {"collection": text})
     body = await read_body(request)
-    records = await in_turns(len(body) > _SMALL_BYTES, read_records, body, content_type(request))
+    records = await in_turns(len(body), read_records, body, content_type(request))
     return Bytes(orjson.dumps(await service_of(request).put(records, collection=params.collection)))
 
 

@@ -28,7 +28,6 @@ from app.api.search import content_type
 from app.errors import AisleError, InputTooLarge, Unavailable
 from app.types import RescoreAnswer, RescoreResult
 
-_SMALL_BYTES = 8192  # read or written in a few tenths of a millisecond
 _READERS = {"collection": text, "profile": text}
 
 
@@ -43,12 +42,12 @@ async def rescore(request: Request) -> Response:
         return _rescore_stream(request)
     read_params(NoParams, request.scope, {})
     raw = await read_body(request)
-    body = await in_turns(len(raw) > _SMALL_BYTES, read_json, RescoreBody, raw, kind)
+    body = await in_turns(len(raw), read_json, RescoreBody, raw, kind)
     pairs = sum(line.pairs for line in body.items)
     if pairs > MAX_PAIRS:
         raise InputTooLarge(f"{pairs} pairs, at most {MAX_PAIRS} at once: send them as {NDJSON.decode()}, item by item")
     outcomes = await while_connected(request, _rescore_all(request, body))
-    return Bytes(await in_turns(len(raw) > _SMALL_BYTES, _joined, request, outcomes))
+    return Bytes(await in_turns(len(raw), _joined, request, outcomes))
 
 
 async def _rescore_all(request: Request, body: RescoreBody) -> list[RescoreAnswer | AisleError]:
@@ -90,13 +89,13 @@ def _rescore_stream(request: Request) -> LineStream:
 
     async def work(line: bytes) -> bytes:
         try:
-            asked = await in_turns(len(line) > _SMALL_BYTES, read_json, RescoreLine, line, None)
+            asked = await in_turns(len(line), read_json, RescoreLine, line, None)
             if asked.pairs > MAX_PAIRS:
                 raise InputTooLarge(f"{asked.pairs} pairs, at most {MAX_PAIRS} a line: send them as several lines")
         except AisleError as error:
             return refuse(error)
         outcome = await _outcome(request, asked, params.collection, params.profile)
-        return await in_turns(len(line) > _SMALL_BYTES, _written, request, outcome)
+        return await in_turns(len(line), _written, request, outcome)
 
     def refuse(error: AisleError) -> bytes:
         return _line(_item(request, error))
