@@ -14,6 +14,7 @@ second.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import logging
 import os
@@ -24,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -39,22 +41,59 @@ _SOON_S = 60.0
 _MOST_ON_GPU = 4
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own in it; a counter in a file on a disk waits when the disk does
 
+_ROOM_BYTES = 16 << 20  # a process writes some 100 KB
+_HELD = "held"
 _log = logging.getLogger("aisle")
 
 
 def serve(settings: Settings) -> int:
     """Serve in as many processes as the settings say until told to stop. Returns the exit code: 0, or 1 when start-up
     failed, with one line that says why."""
-    folder = tempfile.mkdtemp(prefix="aisle-", dir=_SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None)
-    try:
+    with _shared_folder() as folder:
         count = settings.processes or fitting(settings)
-        return _serve_together(settings, count, Path(folder)) if count > 1 else _serve_alone(settings, folder)
+        return _serve_together(settings, count, folder) if count > 1 else _serve_alone(settings, folder)
+
+
+@contextlib.contextmanager
+def _shared_folder() -> Iterator[Path]:
+    """For what is counted. In shared memory where that has room: its pages are taken when they are first written, and
+    where there are none left then, the kernel ends the process. Folders of services that were killed are removed."""
+    try:
+        room = os.statvfs(_SHARED_MEMORY)
+        shared = os.access(_SHARED_MEMORY, os.W_OK) and room.f_bavail * room.f_frsize >= _ROOM_BYTES
+    except OSError:
+        shared = False
+    parent = _SHARED_MEMORY if shared else Path(tempfile.gettempdir())
+    for left in (_SHARED_MEMORY.glob("aisle-*"), parent.glob("aisle-*")):
+        for folder in left:
+            _sweep(folder)
+    folder = Path(tempfile.mkdtemp(prefix="aisle-", dir=parent))
+    descriptor = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # the kernel lets go of it when this process ends, however it ends
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
-def _serve_alone(settings: Settings, folder: str) -> int:
-    os.environ[METRICS_FOLDER] = folder  # what one counts is exposed in the same way, and as cheaply
+def _sweep(folder: Path) -> None:
+    """Removes a folder whose service has ended; one without a lock is being made, or nobody knows whose it is."""
+    try:
+        descriptor = os.open(folder / _HELD, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _serve_alone(settings: Settings, folder: Path) -> int:
+    os.environ[METRICS_FOLDER] = str(folder)  # what one counts is exposed in the same way, and as cheaply
     from app.main import serve as serve_here  # not above: it looks for the folder, and the supervisor stays small
 
     return serve_here(settings)

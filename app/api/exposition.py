@@ -9,6 +9,7 @@ tests/api/test_exposition.py holds both to be the same.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+_log = logging.getLogger("aisle.metrics")
 Write = Callable[[Collector], bytes]
 _COMBINED: dict[str, np.ufunc] = {"": np.add, "livesum": np.add, "livemax": np.maximum, "livemin": np.minimum}
 _number: Callable[[float], str] = floatToGoString
@@ -53,7 +55,7 @@ class Exposition:
 
     def text(self) -> bytes:
         """What all processes counted by now."""
-        names = sorted(name for name in os.listdir(self._folder) if name.endswith(".db"))
+        names = sorted(name for name in _listed(self._folder) if name.endswith(".db"))
         files = {name.removesuffix(".db"): _used(self._folder / name) for name in names}
         known = [(name, len(data)) for name, data in files.items()]
         if known != self._known:
@@ -67,12 +69,23 @@ class Exposition:
         return "".join(chain.from_iterable(zip(self._texts, written, repeat("\n")))).encode()
 
 
+def _listed(folder: Path) -> list[str]:
+    """What lies in the folder; nothing where somebody took it away, and what else is known is still exposed."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        _log.warning("%s is gone: what is counted is not exposed until the service starts anew", folder)
+        return []
+
+
 def _used(path: Path) -> bytes:
-    """The file up to where it is written; empty once it is gone, as gauges go with their process."""
+    """The file up to where it is written; empty while its process is about to begin it (or died then), and once it is
+    gone, as gauges go with their process."""
     try:
         with open(path, "rb", buffering=0) as file:
             head = file.read(_INT.size)
-            return head + file.read(_INT.unpack(head)[0] - _INT.size) if head else b""
+            used = _INT.unpack(head)[0] if head else 0
+            return head + file.read(used - _INT.size) if used > _HEAD else b""
     except FileNotFoundError:
         return b""
 
@@ -124,19 +137,21 @@ def _entries(data: bytes) -> Iterable[tuple[str, int]]:
 
 
 def _cumulated(family: str, series: Series) -> Series:
-    """A histogram's series as they are exposed: a bucket holds those before it, and the last is the count."""
-    found: Series = {}
+    """A histogram's series as they are exposed, one set of labels after the other: a bucket holds those before it, and
+    the last is the count."""
     buckets: dict[Labels, list[tuple[float, list[int]]]] = {}
+    others: dict[Labels, Series] = {}
     for (name, labels), cells in series.items():
         up_to = dict(labels).get("le")
         if up_to is None:
-            found[name, labels] = cells
+            others.setdefault(labels, {})[name, labels] = cells
         else:
             buckets.setdefault(tuple(pair for pair in labels if pair[0] != "le"), []).append((float(up_to), cells))
-    for labels, bounded in buckets.items():
-        bounded.sort()
+    found: Series = {}
+    for labels, bounded in buckets.items():  # one whose buckets are still being made has none yet
+        found |= others.get(labels, {})
         all_of_them: list[int] = []
-        for bound, cells in bounded:
+        for bound, cells in sorted(bounded):
             all_of_them = all_of_them + cells
             found[f"{family}_bucket", (*labels, ("le", _number(bound)))] = all_of_them
         found[f"{family}_count", labels] = all_of_them

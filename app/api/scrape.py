@@ -51,6 +51,7 @@ class Scrapes:
         coming = self._next.get(openmetrics)
         if coming is None:
             coming = self._next[openmetrics] = asyncio.create_task(self._written(openmetrics))
+            coming.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may be left to hear it
         return await asyncio.shield(coming)
 
     async def _written(self, openmetrics: bool) -> Bytes:

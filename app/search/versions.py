@@ -130,7 +130,7 @@ def _placed(vectors: VectorIndex, provider: Provider) -> VectorIndex:
     vectors sooner than a device is asked. Raises IndexUnavailable where it was insisted on and cannot."""
     if not isinstance(vectors, FaissIndex) or provider == "cpu" or (provider == "auto" and not gpu_is_built_in()):
         return vectors
-    if len(vectors) <= EXACT_SCAN_UP_TO:
+    if len(vectors) <= EXACT_SCAN_UP_TO and (provider == "auto" or gpu_is_built_in()):
         return vectors
     try:
         return GpuIndex(vectors, DEVICE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
-from app.api.exposition import Exposition
+from app.api.exposition import _COMBINED, Exposition
+from app.metrics import REGISTRY
 
 Write = Callable[[Any], bytes]
 WRITES = pytest.mark.parametrize("write", [generate_latest, generate_openmetrics])
@@ -67,6 +71,17 @@ def _library(folder: Path, write: Write) -> list[str]:
     return sorted(line for line in write(registry).decode().split("\n") if line != "# EOF")
 
 
+def _parsed(text: bytes, write: Write) -> None:
+    """By the library's parser, which for OpenMetrics asks for the series of one set of labels to stand together."""
+    strict = write is generate_openmetrics
+    families = list(
+        openmetrics.text_string_to_metric_families(text.decode() + "# EOF\n")
+        if strict
+        else text_string_to_metric_families(text.decode())
+    )  # type: ignore[no-untyped-call]
+    assert len(families) == 5
+
+
 def _ours(exposition: Exposition) -> list[str]:
     return sorted(exposition.text().decode().split("\n"))
 
@@ -81,6 +96,7 @@ def test_it_is_what_the_library_writes(folder: Path, write: Write) -> None:
     def check() -> None:
         ours = _ours(exposition)
         assert ours == _library(folder, write) and len(ours) > 30
+        _parsed(exposition.text(), write)
         assert ours not in seen
         seen.append(ours)
 
@@ -119,8 +135,22 @@ def test_only_numbers_are_read_again(folder: Path, write: Write) -> None:
     assert len(written) == 10
 
 
-def test_an_empty_folder_is_an_empty_text(folder: Path) -> None:
-    """And a file that is gone, or not written yet, is no error."""
-    assert Exposition(folder, generate_latest).text() == b""
+def test_what_is_not_written_yet_or_gone_is_left_out(folder: Path) -> None:
+    """No files, empty ones, one that a process made and has not begun (which may have died then), and no folder at all:
+    no error, and of a sound file beside them everything (control)."""
+    nothing = Exposition(folder, generate_latest)
+    assert nothing.text() == b""
     (folder / "counter_1.db").write_bytes(b"")
-    assert Exposition(folder, generate_latest).text() == b""
+    (folder / "counter_2.db").write_bytes(bytes(1 << 16))
+    assert nothing.text() == b""
+    _Process(3)
+    assert nothing.text().count(b"\n") > 20
+    shutil.rmtree(folder)
+    assert nothing.text() == b""
+
+
+def test_every_gauge_is_combined_in_a_way_that_is_known() -> None:
+    """The library's default, a series a process, is none."""
+    gauges = [one for one in REGISTRY._collector_to_names if isinstance(one, Gauge)]
+    assert len(gauges) > 5
+    assert {one._multiprocess_mode for one in gauges} <= _COMBINED.keys()

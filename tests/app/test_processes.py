@@ -159,6 +159,26 @@ def test_as_many_processes_as_cores_but_four_on_a_gpu(monkeypatch: pytest.Monkey
     assert processes.fitting(Settings(provider="cpu")) == 6
 
 
+def test_folders_of_services_that_were_killed_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other: not that of one that runs, nor one that nobody can tell whose it is. Its own goes with its end."""
+    monkeypatch.setattr(processes, "_SHARED_MEMORY", tmp_path)
+    for name in ("aisle-killed", "aisle-unknown"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "aisle-killed" / "held").touch()
+    with processes._shared_folder() as running, processes._shared_folder() as own:
+        assert running.parent == own.parent == tmp_path
+        assert {path.name for path in tmp_path.iterdir()} == {"aisle-unknown", running.name, own.name}
+    assert {path.name for path in tmp_path.iterdir()} == {"aisle-unknown"}
+
+
+def test_shared_memory_without_room_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its pages run out, the kernel would end the process that writes; the control is the test above."""
+    monkeypatch.setattr(processes, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(processes, "_ROOM_BYTES", 1 << 60)
+    with processes._shared_folder() as folder:
+        assert folder.is_dir() and tmp_path not in folder.parents
+
+
 def _ask(service: Served, count: int) -> None:
     for number in range(count):
         httpx.post(f"{service.address}/v1/search", json={"query": f"mug {number}"}).raise_for_status()
