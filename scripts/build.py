@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -331,8 +332,17 @@ def read_synonyms(path: Path) -> Synonyms:
 def _warn_of_numbers_as_text(products: Sequence[Product], schema: Schema, output: Output) -> None:
     for name in ("price", "stock", "popularity"):
         if name in schema.by_name and schema.by_name[name].type != "number":
-            example = next((product.fields[name] for product in products if name in product.fields), None)
-            output.warn(f"{name} holds text, such as {str(example)[:60]!r}: no filter by range and no order by number")
+            held = [product.fields[name] for product in products if name in product.fields]
+            text = [value for value in held if not _is_number(value)] or held
+            such_as = f"such as {str(text[0])[:60]!r} ({len(text):,} of {len(held):,})" if held else "or nothing"
+            output.warn(f"{name} holds text, {such_as}: no filter by range and no order by number")
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return math.isfinite(float(str(value)))
+    except ValueError:
+        return False
 
 
 def _vectors(

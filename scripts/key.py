@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.append:
         keyfile.append(arguments.append, line)
     told = {"name": arguments.name, "key": key, "line": line, "file": arguments.append}
-    output.say("the key, which is shown only now, and its line for the file of keys:")
+    where = f"its line, which {arguments.append} now has" if arguments.append else "its line for the file of keys"
+    output.say(f"the key, which is shown only now, and {where}:")
     output.result(told, f"{key}\n{line}")
     return 0
 

@@ -16,7 +16,11 @@ from scripts.stored import add_bundle_arguments, open_version
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", help="what a shopper would type")
     parser.add_argument("-k", type=_count, default=10, help="how many products (default: 10)")
-    parser.add_argument("--profile", default="default", help="default, lexical or dense")
+    parser.add_argument(
+        "--profile",
+        default="default",
+        help="a profile of the version: default, fast, lexical, dense or one of its own (default: default)",
+    )
     parser.add_argument("--filter", type=_condition, help='such as \'{"field": "brand", "in": ["Sony"]}\'')
     parser.add_argument("--explain", action="store_true", help="show what each feature brought to the score")
     add_bundle_arguments(parser)

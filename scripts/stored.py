@@ -22,8 +22,9 @@ def store_of(arguments: argparse.Namespace) -> BundleStore:
     """The store that the arguments name. Raises NotFound for a folder that is not there."""
     store = BundleStore(arguments.bundles, arguments.collection)
     if not store.folder.is_dir():
+        named = "" if arguments.collection == "default" else f" --collection {arguments.collection}"
         raise NotFound(
-            f"no versions in {store.folder}; `aisle build CATALOGUE --bundles {arguments.bundles}` makes one"
+            f"no versions in {store.folder}; `aisle build CATALOGUE --bundles {arguments.bundles}{named}` makes one"
         )
     return store
 

@@ -6,6 +6,7 @@ import {
 } from "./state.js";
 
 const FACET_VALUES = 8;
+const LISTED_VALUES = 50;
 
 export function drawChips() {
   const filters = activeFilters();
@@ -90,6 +91,11 @@ export function drawFacets(facets) {
   if (focused && document.activeElement?.id !== focused) $(focused)?.focus();
 }
 
+/** The service lists the most frequent values and no more than so many. */
+function unfolding(count) {
+  return count < LISTED_VALUES ? `Show all ${count}` : `Show the ${count} most frequent`;
+}
+
 function drawFacet(name, values, chosen) {
   const visible = unfolded.has(name) ? values : values.filter(({ value }, i) => i < FACET_VALUES || chosen.includes(value));
   const rows = visible.map(({ value, count }) => {
@@ -104,7 +110,7 @@ function drawFacet(name, values, chosen) {
     $(`f-${name}:${values[FACET_VALUES].value}`)?.focus();
   };
   if (visible.length < values.length) {
-    rows.push(el("button", { type: "button", className: "quiet", onclick: unfold }, `Show all ${values.length}`));
+    rows.push(el("button", { type: "button", className: "quiet", onclick: unfold }, unfolding(values.length)));
   }
   $(`f-${name}`).lastElementChild.replaceChildren(...rows);
   $(`f-${name}`).hidden = !values.length;
