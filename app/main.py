@@ -192,7 +192,7 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
 @asynccontextmanager
 async def _metrics_beside(settings: Settings, sockets: list[socket.socket] | None = None) -> AsyncIterator[None]:
     """/metrics on a port of its own."""
-    server = uvicorn.Server(_uvicorn_config(Scrapes().app, settings.host, settings.metrics_port or 0))
+    server = uvicorn.Server(_uvicorn_config(Scrapes(), settings.host, settings.metrics_port or 0))
     task = asyncio.create_task(server._serve(sockets))  # serve() would take the signals
     try:
         yield

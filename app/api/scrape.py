@@ -36,7 +36,7 @@ class Scrapes:
         """Every metric, in the text form that the scraper asks for."""
         return await self._shared(request.scope)
 
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`/metrics` alone, as an application for a port of its own."""
         if scope["type"] != "http":
             return

@@ -71,7 +71,7 @@ async def test_metrics_may_have_a_port_of_their_own(make_app: Callable[..., Fast
     """Then they are not on the main one, and that port has nothing else."""
     async with client_of(make_app(serve_metrics=False)) as client:
         assert (await client.get("/metrics")).status_code == 404
-    transport = httpx.ASGITransport(app=scrape.Scrapes().app)
+    transport = httpx.ASGITransport(app=scrape.Scrapes())
     async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
         assert "aisle_http_requests_in_flight" in (await client.get("/metrics")).text
         assert (await client.get("/v1/search?q=x")).status_code == 404
@@ -90,9 +90,7 @@ async def test_scrapes_at_once_share_one_that_knows_all_before_them(monkeypatch:
         return real()
 
     monkeypatch.setattr(scrape, "exposed", counted)
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=scrape.Scrapes().app), base_url="http://m"
-    ) as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=scrape.Scrapes()), base_url="http://m") as client:
         first = asyncio.create_task(client.get("/metrics"))
         while not written:
             await asyncio.sleep(0)

@@ -24,7 +24,7 @@ from app.index.bundle import BundleStore
 from app.index.changes import ChangeLog, Edit
 from app.index.lexical import LexicalIndex
 from app.runtime.standby import FAILURES, Standby
-from app.search import embed
+from app.search import embed, versions
 from app.search.embed import Encoder
 from app.search.searcher import Searcher
 from app.types import SearchRequest
@@ -278,6 +278,7 @@ async def _(place: Place) -> Seen:
     seen, gpu = Seen(), StandInGpu()
     place.patch.setattr(dense_gpu, "faiss", gpu)
     place.patch.setattr(dense_gpu, "_TRIAL", "")
+    place.patch.setattr(versions, "EXACT_SCAN_UP_TO", 50)
     place.patch.setattr(dense_gpu, "_resources", gpu.StandardGpuResources)
     async with place.client(place.bundles, provider="auto", cache_mb=0) as http:
 
