@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     # A process that serves never forks; prometheus_client asks for its number thirty times a search.
-    values.ValueClass = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]
+    values.ValueClass = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]  # its own is not annotated
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)

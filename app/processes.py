@@ -40,7 +40,6 @@ _AGAIN_S = (0.5, 30.0)  # least and most time before a member is replaced that e
 _SOON_S = 60.0
 _MOST_ON_GPU = 4
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own in it; a counter in a file on a disk waits when the disk does
-
 _ROOM_BYTES = 16 << 20  # a process writes some 100 KB
 _HELD = "held"
 _log = logging.getLogger("aisle")
@@ -68,8 +67,9 @@ def _shared_folder() -> Iterator[Path]:
         for folder in left:
             _sweep(folder)
     folder = Path(tempfile.mkdtemp(prefix="aisle-", dir=parent))
-    descriptor = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / "made", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)  # the kernel lets go of it when this process ends, however it ends
+    (folder / "made").rename(folder / _HELD)  # never there without its lock: another start would sweep it
     try:
         yield folder
     finally:

@@ -50,7 +50,7 @@ class Exposition:
         self._folder = folder
         self._write = write
         self._known: list[tuple[str, int]] = []
-        self._texts: list[str] = []  # each stands before a number, the last is nothing
+        self._texts: list[str] = []  # each stands before a number
         self._numbers: list[_Numbers] = []
 
     def text(self) -> bytes:

@@ -28,7 +28,7 @@ class _Process:
     """The metrics of one process."""
 
     def __init__(self, pid: int) -> None:
-        self.values = values.MultiProcessValue(repeat(pid).__next__)  # type: ignore[no-untyped-call]
+        self.values = values.MultiProcessValue(repeat(pid).__next__)  # type: ignore[no-untyped-call]  # the library is not annotated
         with self.running():
             self._begin(pid)
 
@@ -67,7 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _library(folder: Path, write: Write) -> list[str]:
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # the library is not annotated
     return sorted(line for line in write(registry).decode().split("\n") if line != "# EOF")
 
 
@@ -78,7 +78,7 @@ def _parsed(text: bytes, write: Write) -> None:
         openmetrics.text_string_to_metric_families(text.decode() + "# EOF\n")
         if strict
         else text_string_to_metric_families(text.decode())
-    )  # type: ignore[no-untyped-call]
+    )  # type: ignore[no-untyped-call]  # the library is not annotated
     assert len(families) == 5
 
 

@@ -239,7 +239,7 @@ async def _(place: Place) -> Seen:
     def model(folder: Path, name: str, provider: Any, description: Any) -> Any:
         spare, precision = real(folder, name, provider, description)
         devices.append(faults.Device(folder / name))
-        return Standby(devices[-1], spare, devices[-1].again, again_s=0.2), precision  # type: ignore[arg-type]
+        return Standby(devices[-1], spare, devices[-1].again, again_s=0.2), precision  # type: ignore[arg-type]  # stand-ins
 
     place.patch.setattr(embed, "_model", model)
     async with place.client(place.bundles) as http:
@@ -375,7 +375,7 @@ async def test_scoring_that_stalls_never_breaks_a_deadline(
 
 def _in_the_words_order(http: httpx.AsyncClient, seen: Seen) -> None:
     """Every answer is what the first stage found, in its order."""
-    searcher: Searcher = http.app.state.service._collections.get("default").searcher  # type: ignore[attr-defined]
+    searcher: Searcher = http.app.state.service._collections.get("default").searcher  # type: ignore[attr-defined]  # set by the fixture
     query = searcher.query(SearchRequest("steel mug 7"))
     found = searcher.words.search(searcher.words.parse(query.text or ""), query.profile.depth).rows[:10]
     first = [searcher.catalog.id(int(row)) for row in found]
@@ -409,7 +409,7 @@ async def _(place: Place) -> Seen:
 async def _(place: Place) -> Seen:
     seen = Seen()
     async with place.client(place.bundles) as http:
-        golden = http.app.state.service._golden  # type: ignore[attr-defined]
+        golden = http.app.state.service._golden  # type: ignore[attr-defined]  # set by the fixture
         place.patch.setattr("app.search.golden.LEAST_OVERLAP", 1.01)
         for _ in range(2):
             await golden.check()
@@ -537,7 +537,7 @@ async def _lies(place: Place, server: RedisServer, count: int, timeout_ms: float
             while server.control.dbsize() < count:
                 await asyncio.sleep(0.02)
     names = sorted(server.control.scan_iter(b"aisle:1:a:*", count=1000))
-    held: list[bytes] = server.control.mget(names)  # type: ignore[assignment]
+    held: list[bytes] = server.control.mget(names)  # type: ignore[assignment]  # all are there
     server.control.flushall()
     for number, (name, stored) in enumerate(zip(names, held, strict=True)):
         server.control.set(name, _mutated(number, stored, held[number - 1], canary))

@@ -144,7 +144,7 @@ def measure(folder: Path) -> tuple[dict[str, float | str], list[str]]:
         many = asked * 60
         figures[f"{name}: saturated, queries/s"] = rate(encoder.queries, many)
         tokens = [gpu._query_tokens.encode(text).ids for text in many]
-        figures[f"{name}: saturated without tokenising, queries/s"] = rate(encoder._query_model.encode, tokens)  # type: ignore[arg-type]
+        figures[f"{name}: saturated without tokenising, queries/s"] = rate(encoder._query_model.encode, tokens)  # type: ignore[arg-type]  # of tokens, not texts
     random = np.random.default_rng(0)
     pairs = [random.integers(1000, 20000, _PAIR_TOKENS).tolist() for _ in range(_CANDIDATES)]
     spent = times(lambda _: gpu._product_model.encode(pairs), 300)
@@ -202,11 +202,11 @@ def measure_index(count: int) -> tuple[dict[str, float | str], list[str]]:
         wrong.append("index: lists of a batch are not those of the exact scan")
     for name, index, rounds in (("GPU", gpu, 500), (f"CPU {cpu.kind}", cpu, 50)):
         for filtered, allowed in (("", None), (", half filtered out", filters[1][1])):
-            spent = times(lambda at, i=index, a=allowed: i.search(queries[at % 256], 100, a), rounds)  # type: ignore[misc]
+            spent = times(lambda at, i=index, a=allowed: i.search(queries[at % 256], 100, a), rounds)  # type: ignore[misc]  # defaults of a lambda
             for share in (50, 99):
                 figures[f"{name}: one query{filtered}, p{share} ms"] = float(np.percentile(spent, share))
     for size in (4, 16, 64):
-        spent = times(lambda at, size=size: gpu.search_many(queries[:size], 100), 200)  # type: ignore[misc]
+        spent = times(lambda at, size=size: gpu.search_many(queries[:size], 100), 200)  # type: ignore[misc]  # defaults of a lambda
         figures[f"GPU: a batch of {size}, p50 ms"] = float(np.median(spent))
     if not gpu.batches:
         wrong.append("index: the device failed on the way")

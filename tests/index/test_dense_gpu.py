@@ -359,12 +359,12 @@ async def test_the_provider_decides(
     store, encoders = BundleStore(tiny_bundles, "default"), Encoders("cpu")
     version = store.current() or ""
     for provider, kind in (("auto", "GPU flat fp16, SQfp16"), ("cuda", "GPU flat fp16, SQfp16"), ("cpu", "SQfp16")):
-        assert load(store, version, encoders, provider).searcher.vectors.kind == kind  # type: ignore[arg-type]
+        assert load(store, version, encoders, provider).searcher.vectors.kind == kind  # type: ignore[arg-type]  # a Literal
     assert load(store, version, encoders).searcher.vectors.kind == "SQfp16", "what runs offline measures the version"
     with monkeypatch.context() as small:
         small.setattr(versions, "EXACT_SCAN_UP_TO", 60)
         for provider in ("auto", "cuda"):
-            assert load(store, version, encoders, provider).searcher.vectors.kind == "SQfp16", "few are scanned at once"  # type: ignore[arg-type]
+            assert load(store, version, encoders, provider).searcher.vectors.kind == "SQfp16", "few are scanned at once"  # type: ignore[arg-type]  # a Literal
     caplog.clear()
     monkeypatch.setattr(dense_gpu, "_TRIAL", "import sys; sys.exit('no CUDA device')")
     assert load(store, version, encoders, "auto").searcher.vectors.kind == "SQfp16"
@@ -397,7 +397,7 @@ async def test_a_service_says_where_it_searches(
     collections = Collections(tmp_path / "bundles", "cuda", tmp_path / "changes")
     collections.open()
     gpu.memory_bytes = gpu.used_bytes
-    collections._served["default"] = SimpleNamespace(searcher=SimpleNamespace(version="another"))  # type: ignore[assignment]
+    collections._served["default"] = SimpleNamespace(searcher=SimpleNamespace(version="another"))  # type: ignore[assignment]  # a stand-in
     with pytest.raises(VersionRefused, match="AISLE_PROVIDER=cuda, but the GPU cannot hold the index of 60 products"):
         await collections.reload("default")
 
