@@ -20,6 +20,7 @@ from app import __version__, metrics
 from app.api.install import install
 from app.api.options import EdgeOptions
 from app.api.protocol import TimedHttpProtocol
+from app.api.rehearsal import rehearse
 from app.api.scrape import Scrapes
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
@@ -178,6 +179,7 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         settle()
+        await rehearse(app, server.config, app.state.service.golden())
         if membership is None:
             if settings.metrics_port is not None:
                 await stack.enter_async_context(_metrics_beside(settings))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import repeat
 from pathlib import Path
@@ -226,6 +227,22 @@ BUILD = Gauge(
     multiprocess_mode="livemax",
     registry=REGISTRY,
 )
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Within it no counter, histogram or up and down of a gauge counts, whoever tries."""
+    kind = values.ValueClass
+    inc = kind.inc
+    kind.inc = _ignore
+    try:
+        yield
+    finally:
+        kind.inc = inc
+
+
+def _ignore(value: object, amount: float) -> None:
+    pass
 
 
 def shared_folder() -> Path | None:

@@ -32,7 +32,7 @@ HOMES = {
     "onnxruntime": {"app/runtime/onnx.py", "app/runtime/onnx_cuda.py"},
     "faiss": {"app/index/dense.py", "app/index/dense_gpu.py"},
     "tokenizers": {"app/search/embed.py"},
-    "uvicorn": {"app/main.py", "app/api/protocol.py"},
+    "uvicorn": {"app/main.py", "app/api/protocol.py", "app/api/rehearsal.py"},
 }
 FOLDER_HOMES = {"numba": "app/index/", "fastapi": ("app/api/", "app/main.py"), "starlette": "app/api/"}
 

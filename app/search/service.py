@@ -136,6 +136,10 @@ class SearchService:
         metrics.READY.set(1)
         self._tasks = [asyncio.create_task(self._golden.watch()), asyncio.create_task(self._show_readiness())]
 
+    def golden(self) -> dict[str, list[str]]:
+        """Queries that are known to work, by collection."""
+        return {name: list(golden) for name, (_, golden) in self._collections.golden().items()}
+
     async def _ask_golden(self, job: GoldenJob) -> None:
         deadline = after_ms(_GOLDEN_DEADLINE_S * 1e3)
         await self._batcher.run(job, deadline=deadline, priority=Priority.BULK)
