@@ -61,7 +61,7 @@ def _fetch(_: Any, address: Any) -> Any:
     return types.void(types.intp), generate
 
 
-@partial(compiled, fastmath=True)
+@partial(compiled, fastmath=True, nogil=False)
 def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: Floats) -> None:
     """Rows of a large catalogue lie scattered in memory: fetching some ahead halves the time."""
     dimension = query.shape[0]

@@ -2,7 +2,7 @@
 
 Every score is summed in float32, group by group in the query's order, so `best`, `pair_scores` and `text_scores` give
 the same bits for the same pair. No kernel is compiled with fast-math, which would let the order of a sum change.
-All kernels release the GIL and allocate what they need themselves, so any number of threads may run them at once.
+All kernels allocate what they need themselves, so any number of threads may run them at once.
 
 They share one file because numba keeps compiled code by the file it was called from: a change to `impact` in another
 file would leave its callers here as they were.
@@ -15,6 +15,7 @@ Arrays of an index: `starts` int64 [terms + 1]; `rows` int32 [postings], ascendi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -29,7 +30,9 @@ WINDOW = 8192
 
 
 def compiled(function: F, *, fastmath: bool = False, nogil: bool = True) -> F:
-    """`njit` without the GIL, kept on disk. Where no folder is writable for the cache, compiled in memory instead."""
+    """`njit`, kept on disk; where no folder is writable for the cache, compiled in memory instead. `nogil` is for what
+    takes long: who lets go of the interpreter for some ten microseconds hands it to another thread, and each such
+    hand-over leaves it idle for longer than that."""
     options: dict[str, Any] = {"nogil": nogil, "error_model": "numpy", "fastmath": fastmath}
     try:
         return cast(F, njit(**options, cache=True)(function))
@@ -104,7 +107,7 @@ def share(score: float, bound: float) -> np.float32:
     return min(np.float32(score) / np.float32(bound), np.float32(1.0))
 
 
-@compiled
+@partial(compiled, nogil=False)
 def text_scores(
     groups: Array,
     terms: Array,
@@ -146,7 +149,7 @@ def seek(rows: Array, low: int, high: int, row: int) -> int:
     return low
 
 
-@compiled
+@partial(compiled, nogil=False)
 def pair_scores(
     starts: Array,
     rows: Array,
@@ -191,7 +194,7 @@ def pair_scores(
     return totals
 
 
-@compiled
+@partial(compiled, nogil=False)
 def held(starts: Array, rows: Array, impacts: Array, terms: Array, wanted: Array) -> Array:
     """Where any rows have each term, int8 [rows, terms]: 2 in the title, 1 in the rest of the text alone, 0 nowhere."""
     places = np.zeros((len(wanted), len(terms)), np.int8)

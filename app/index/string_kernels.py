@@ -44,7 +44,6 @@ def precedes(text: Any, start: int, end: int, word: Any, first: int, last: int) 
     return first < last
 
 
-# Ends within a microsecond: letting go of the interpreter for that long would only hand it to another thread.
 @partial(compiled, nogil=False)
 def place(word: bytes, text: Array, starts: Array, gap: int) -> int:
     """How many of the strings come before the word; a binary search."""
@@ -69,7 +68,7 @@ def first_out_of_order(text: Array, starts: Array, gap: int) -> int:
     return -1
 
 
-@compiled
+@partial(compiled, nogil=False)
 def slots(hashes: Array) -> Array:
     """A hash table with open addressing: int32, a power of two and at least a third of them free (−1). The string of a
     hash lies in the slot of its lower bits, or where that was taken in the next free one, from the last to the first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from app.index.kernels import Array, compiled
@@ -26,7 +28,7 @@ def _excluded(titles: Array, start: int, end: int, denied: Array) -> float:
     return held / len(denied) if len(denied) else 0.0
 
 
-@compiled
+@partial(compiled, nogil=False)
 def features(
     titles: Array,
     ends: Array,
