@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fastapi import Request, Response
@@ -100,12 +101,13 @@ async def read_body(request: Request) -> bytes:
     raise ClientDisconnect
 
 
-async def in_turns(size: int, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """The result of `work` on so many bytes, in a thread where they are many: that takes longer in all, and lets the
-    loop, which would stand still for milliseconds, have its turn after each half of one."""
+async def in_turn(request: Request, size: int, work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """The result of `work` on so many bytes. Where they are many it takes its turn among bulk work: the loop would
+    stand still for milliseconds, and in threads of its own it would take the interpreter from searches whenever it
+    came."""
     if size <= _SMALL_BYTES:
         return work(*arguments, **options)
-    return await asyncio.to_thread(work, *arguments, **options)
+    return await service_of(request).in_turn(partial(work, *arguments, **options))
 
 
 class _Watch:

@@ -32,6 +32,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _CLOSE: Header = (b"connection", b"close")
 _ALONE_S = 0.005
+ARRIVED = "aisle.arrived"  # in the scope, where the server's protocol says it: when the head was read
 CLIENT_GONE = 499  # nginx's word for a request that nobody waited for
 
 
@@ -55,8 +56,10 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = scope["started"] = perf_counter()
-        scope["alone"] = self._alone(scope, started)
+        begun = perf_counter()
+        started = scope["started"] = scope.get(ARRIVED, begun)
+        scope["alone"] = self._alone(scope, begun)
+        scope["late_ms"] = (begun - started) * 1e3 if ARRIVED in scope else None
         answer = _Answer(scope, send, self._service)
         metrics.IN_FLIGHT.inc()
         try:

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from app.api.access import SEARCH, WRITE
-from app.api.endpoint import Bytes, in_turns, read_body, route, service_of, while_connected
+from app.api.endpoint import Bytes, in_turn, read_body, route, service_of, while_connected
 from app.api.params import integer, read_params, text
 from app.api.problems import MethodNotAllowed
 from app.api.schemas import (
@@ -45,7 +45,7 @@ async def put(request: Request) -> Response:
     """Whole products, new ones or in place of others, as a JSON list or as NDJSON: kept all or none."""
     params = read_params(ProductParams, request.scope, {"collection": text})
     body = await read_body(request)
-    records = await in_turns(len(body), read_records, body, content_type(request))
+    records = await in_turn(request, len(body), read_records, body, content_type(request))
     return Bytes(orjson.dumps(await service_of(request).put(records, collection=params.collection)))
 
 

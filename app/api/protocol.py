@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.events import TimerHandle
+from time import perf_counter
 from typing import Any
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.api.middleware import ARRIVED
 from app.api.ndjson import STALLED
 from app.api.schemas import NDJSON
 from app.metrics import REQUESTS
@@ -71,6 +73,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self.scope[ARRIVED] = perf_counter()  # type: ignore[literal-required]  # a member of ours
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = self._closer  # type: ignore[assignment]  # has all that a cycle uses

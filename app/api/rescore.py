@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from app.api.access import SEARCH
-from app.api.endpoint import Bytes, in_turns, read_body, route, service_of, while_connected
+from app.api.endpoint import Bytes, in_turn, read_body, route, service_of, while_connected
 from app.api.ndjson import LINES_IN_FLIGHT, LineStream
 from app.api.params import read_params, text
 from app.api.problems import problem, unexpected
@@ -26,9 +27,18 @@ from app.api.schemas import (
 )
 from app.api.search import content_type
 from app.errors import AisleError, InputTooLarge, Unavailable
-from app.types import RescoreAnswer, RescoreResult
+from app.types import RescoreAnswer, RescoreItem, RescoreResult
 
 _READERS = {"collection": text, "profile": text}
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What one JSON document asks for."""
+
+    items: list[RescoreItem]
+    collection: str
+    profile: str
 
 
 def routes() -> list[Route]:
@@ -42,28 +52,35 @@ async def rescore(request: Request) -> Response:
         return _rescore_stream(request)
     read_params(NoParams, request.scope, {})
     raw = await read_body(request)
-    body = await in_turns(len(raw), read_json, RescoreBody, raw, kind)
+    batch = await in_turn(request, len(raw), _read, raw, kind)
+    outcomes = await while_connected(request, _rescore_all(request, batch))
+    return Bytes(await in_turn(request, len(raw), _joined, request, outcomes))
+
+
+def _read(raw: bytes, kind: bytes | None) -> _Batch:
+    """What is asked for. Of a thousand pairs no more is kept than they need: what waits in memory is looked through by
+    the collector, while every search stands still."""
+    body = read_json(RescoreBody, raw, kind)
     pairs = sum(line.pairs for line in body.items)
     if pairs > MAX_PAIRS:
         raise InputTooLarge(f"{pairs} pairs, at most {MAX_PAIRS} at once: send them as {NDJSON.decode()}, item by item")
-    outcomes = await while_connected(request, _rescore_all(request, body))
-    return Bytes(await in_turns(len(raw), _joined, request, outcomes))
+    return _Batch([line.item() for line in body.items], body.collection, body.profile)
 
 
-async def _rescore_all(request: Request, body: RescoreBody) -> list[RescoreAnswer | AisleError]:
+async def _rescore_all(request: Request, batch: _Batch) -> list[RescoreAnswer | AisleError]:
     room = asyncio.Semaphore(LINES_IN_FLIGHT)
 
-    async def one(line: RescoreLine) -> RescoreAnswer | AisleError:
+    async def one(item: RescoreItem) -> RescoreAnswer | AisleError:
         async with room:
-            return await _outcome(request, line, body.collection, body.profile)
+            return await _outcome(request, item, batch.collection, batch.profile)
 
-    outcomes = await asyncio.gather(*(one(line) for line in body.items))
+    outcomes = await asyncio.gather(*(one(item) for item in batch.items))
     # Where a new version came in between, what the old one scored is scored again: an answer has one version.
     newest = next((outcome.version for outcome in reversed(outcomes) if isinstance(outcome, RescoreAnswer)), None)
     return await asyncio.gather(
         *(
-            one(line) if isinstance(outcome, RescoreAnswer) and outcome.version != newest else _given(outcome)
-            for line, outcome in zip(body.items, outcomes, strict=True)
+            one(item) if isinstance(outcome, RescoreAnswer) and outcome.version != newest else _given(outcome)
+            for item, outcome in zip(batch.items, outcomes, strict=True)
         )
     )
 
@@ -89,13 +106,11 @@ def _rescore_stream(request: Request) -> LineStream:
 
     async def work(line: bytes) -> bytes:
         try:
-            asked = await in_turns(len(line), read_json, RescoreLine, line, None)
-            if asked.pairs > MAX_PAIRS:
-                raise InputTooLarge(f"{asked.pairs} pairs, at most {MAX_PAIRS} a line: send them as several lines")
+            item = await in_turn(request, len(line), _read_line, line)
         except AisleError as error:
             return refuse(error)
-        outcome = await _outcome(request, asked, params.collection, params.profile)
-        return await in_turns(len(line), _written, request, outcome)
+        outcome = await _outcome(request, item, params.collection, params.profile)
+        return await in_turn(request, len(line), _written, request, outcome)
 
     def refuse(error: AisleError) -> bytes:
         return _line(_item(request, error))
@@ -103,10 +118,17 @@ def _rescore_stream(request: Request) -> LineStream:
     return LineStream(work, refuse)
 
 
-async def _outcome(request: Request, line: RescoreLine, collection: str, profile: str) -> RescoreAnswer | AisleError:
+def _read_line(line: bytes) -> RescoreItem:
+    asked = read_json(RescoreLine, line, None)
+    if asked.pairs > MAX_PAIRS:
+        raise InputTooLarge(f"{asked.pairs} pairs, at most {MAX_PAIRS} a line: send them as several lines")
+    return asked.item()
+
+
+async def _outcome(request: Request, item: RescoreItem, collection: str, profile: str) -> RescoreAnswer | AisleError:
     """An item's answer or why it has none, so that one item never fails the others."""
     try:
-        return await service_of(request).rescore(line.item(), collection=collection, profile=profile)
+        return await service_of(request).rescore(item, collection=collection, profile=profile)
     except AisleError as error:
         return error
     except Exception as error:  # noqa: BLE001 - one item's, not the batch's

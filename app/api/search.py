@@ -63,7 +63,9 @@ def content_type(request: Request) -> bytes | None:
 
 
 async def _search(request: Request, asked: SearchRequest) -> Response:
-    answer = await while_connected(request, service_of(request).search(asked, alone=request.scope["alone"]))
+    scope = request.scope
+    work = service_of(request).search(asked, alone=scope["alone"], late_ms=scope["late_ms"])
+    answer = await while_connected(request, work)
     if options(request).log_queries:
         _log(request, asked, answer)
     return answered(request, answer)

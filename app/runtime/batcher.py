@@ -1,10 +1,10 @@
 """One queue with two priorities between the event loop and the worker threads.
 
-A ticket makes at most one hop. A worker takes what waits, up to a budget and never on a timer: idle means a batch of
-one with no added wait; under load batches grow by themselves. Searches go before bulk work, which runs in small slices,
-and while searches come one slice at a time with rests between: a slice beside a search takes the interpreter from it.
-Several callers may wait for one ticket, each until its own deadline; a ticket that nobody waits for any more is dropped
-before work begins.
+A ticket makes at most one hop, for which the loop stands still where nobody else needs it. A worker takes what waits,
+up to a budget and never on a timer: idle means a batch of one with no added wait; under load batches grow by
+themselves. Searches go before bulk work, which runs in small slices, and while searches come one slice at a time with
+rests between: a slice beside a search takes the interpreter from it. Several callers may wait for one ticket, each
+until its own deadline; a ticket that nobody waits for any more is dropped before work begins.
 
 A thread that stands still cannot be ended. While all of them do, one more takes what waits. One that has been at a
 batch for STUCK_S is given up: its callers are told, another takes its place, and what it brings back later counts for
@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from time import thread_time
 from typing import Generic, TypeVar
 
 from app import metrics
@@ -36,13 +37,16 @@ STUCK_S = 3.0
 """Longer than any honest batch, bulk slices included, which should take a few milliseconds."""
 MOST_GIVEN_UP = 8
 """Threads that may hang at once; from then on nobody takes their places, and the process is not ready."""
-# While searches come: from the latest on for so long, bulk work rests so many times as long as its slice took. At most
-# for a moment: one slice that hung for seconds must not keep the others, golden queries among them, for a minute.
-# Short slices rest longer than that: most of what they cost is their reading and writing, on the loop.
+# While searches come: from the latest on for so long, bulk work rests so many times as long as its slice used a core,
+# and as long at least as it took: its share of the interpreter is the same whatever it waited for. At most a moment:
+# one slice that hung for seconds must not keep the others, golden queries among them, for a minute. At least for one,
+# as each slice takes the loop as well. Then it waits until no search is under way, for a while at most, and what it
+# waited shortens its next rest.
 _SEARCHES_COME_S = 0.1
-_RESTS = 8
-_LEAST_REST_S = 0.006
+_RESTS = 10
+_LEAST_REST_S = 0.005
 _LONGEST_REST_S = 0.25
+_WAITS_S = 0.05
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
 _HESITATING_LOOKS = 2
@@ -69,7 +73,7 @@ _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 class Ticket(Generic[Job]):
     """A job's place in the queue, and those who wait for it."""
 
-    __slots__ = ("abandoned", "done", "error", "job", "priority", "waiters")
+    __slots__ = ("abandoned", "awaited", "done", "error", "job", "priority", "waiters")
 
     def __init__(self, job: Job, priority: Priority) -> None:
         self.job = job
@@ -78,6 +82,7 @@ class Ticket(Generic[Job]):
         self.abandoned = False  # set when the last waiter has left; before the first has come it is still wanted
         self.done = False
         self.error: BaseException | None = None
+        self.awaited: threading.Lock | None = None  # the loop's, which stands still until it is released
 
 
 class _Worker(Generic[Job]):
@@ -114,6 +119,7 @@ class Batcher(Generic[Job]):
         self._stopping = False
         self._searched_at = -math.inf  # when a search was taken last
         self._bulk_from = 0.0  # when the next bulk slice may begin, beside searches
+        self._bulk_due = 0.0  # when the one under way might have begun
         self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
@@ -211,6 +217,23 @@ class Batcher(Generic[Job]):
                 self._wake.notify()
         return ticket
 
+    def run_in_step(self, job: Job, patience_s: float) -> Ticket[Job]:
+        """Queue a search while a worker is `free`, and let the loop stand still until it is done; for so long at most,
+        then it is a ticket as any other. A loop that goes on meanwhile takes the interpreter from the worker again and
+        again: two threads that are busy at once answer fewer searches than one after the other."""
+        ticket = Ticket(job, Priority.SEARCH)
+        awaited = ticket.awaited = threading.Lock()
+        awaited.acquire()
+        with self._wake:
+            if self._stopping:
+                raise Unavailable("the service is stopping")
+            self._waiting[Priority.SEARCH].append(ticket)
+            self._wake.notify()
+        if not awaited.acquire(timeout=patience_s):
+            with self._wake:
+                ticket.awaited = None
+        return ticket
+
     def _drop_abandoned(self, priority: Priority) -> int:
         """Make room in a full queue: while workers stand still, those who left would keep out those who come."""
         queue = self._waiting[priority]
@@ -249,6 +272,14 @@ class Batcher(Generic[Job]):
         """Whether nothing waits and no worker works."""
         return self._idle == len(self._crew) and not (self._waiting[0] or self._waiting[1])
 
+    @property
+    def free(self) -> bool:
+        """Whether a worker rests and no search waits or is under way; bulk work may be."""
+        return self._idle > 0 and not self._waiting[Priority.SEARCH] and not self._searching()
+
+    def _searching(self) -> bool:
+        return any(worker.batch and worker.batch[0].priority is Priority.SEARCH for worker in self._crew)
+
     def load(self) -> Load:
         """What waits now, and who serves it."""
         return Load(len(self._waiting[Priority.SEARCH]), max(1, self._able()))
@@ -269,24 +300,36 @@ class Batcher(Generic[Job]):
         if len(wanted) < len(batch):
             self._skipped.inc(len(batch) - len(wanted))
         if not wanted:
-            self._rest_after(batch, now())
+            self._rest_after(batch, now(), thread_time())
             return True
         self._sizes[wanted[0].priority].observe(len(wanted))
         error: BaseException | None = None
-        began = now()
+        began, used = now(), thread_time()
         try:
             self._process([ticket.job for ticket in wanted])
         except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
             error = raised
         if worker in self._given_up:  # they have been told already
             return True
-        self._rest_after(batch, began)
+        self._rest_after(batch, began, used)
         self._finished += 1
+        if self._told_at_once(wanted, error):
+            return True
         try:
             self._loop.call_soon_threadsafe(_settle, wanted, error)
         except RuntimeError:
             return False
         return True
+
+    def _told_at_once(self, tickets: Sequence[Ticket[Job]], error: BaseException | None) -> bool:
+        """Whether the loop has stood still for these, so that nothing need be sent to it."""
+        ticket = tickets[0]
+        with self._wake:
+            awaited = ticket.awaited  # None from the start, or since it has lost patience
+            if awaited is not None:
+                ticket.done, ticket.error = True, error
+                awaited.release()
+        return awaited is not None
 
     def _take(self, worker: _Worker[Job]) -> list[Ticket[Job]] | None:
         with self._wake:
@@ -302,6 +345,7 @@ class Batcher(Generic[Job]):
             if priority is Priority.SEARCH:
                 self._searched_at = now()
             else:
+                self._bulk_due = max(self._bulk_from, now() - _WAITS_S)
                 self._bulk_from = math.inf  # until this one is done
             queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
@@ -321,15 +365,18 @@ class Batcher(Generic[Job]):
             return Priority.SEARCH
         return Priority.BULK if self._waiting[Priority.BULK] and not self._rest_s() else None
 
-    def _rest_after(self, batch: Sequence[Ticket[Job]], began: float) -> None:
+    def _rest_after(self, batch: Sequence[Ticket[Job]], began: float, used: float) -> None:
+        """`began` by the clock, `used` by this thread's own."""
         if batch[0].priority is Priority.BULK:
             at = now()
-            self._bulk_from = at + min(max(_RESTS * (at - began), _LEAST_REST_S), _LONGEST_REST_S)
+            rest = max(_RESTS * (thread_time() - used), at - began) - max(0.0, began - self._bulk_due)
+            self._bulk_from = at + min(max(rest, _LEAST_REST_S), _LONGEST_REST_S)
 
     def _rest_s(self) -> float:
-        """Seconds that bulk work rests yet: until its time has come, or no search has come for long."""
-        at = now()
-        return max(0.0, min(self._bulk_from, self._searched_at + _SEARCHES_COME_S) - at)
+        """Seconds that bulk work rests yet: until its time has come and no search is under way, or no search has come
+        for long."""
+        begins = self._bulk_from + (_WAITS_S if self._searching() else 0.0)
+        return max(0.0, min(begins, self._searched_at + _SEARCHES_COME_S) - now())
 
     def _is_one_too_many(self, worker: _Worker[Job]) -> bool:
         """Whether a worker has come back to find its place taken."""

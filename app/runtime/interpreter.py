@@ -18,7 +18,7 @@ def settle() -> None:
     every 700th object. And threads take turns more often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5_000, 10, 10)
+    gc.set_threshold(20_000, 10, 10)
     sys.setswitchinterval(_SWITCH_S)
 
 

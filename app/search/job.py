@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from app import metrics
 from app.errors import DeadlineExceeded
@@ -19,6 +20,8 @@ from app.types import Floats, SearchAnswer, Timing
 
 if TYPE_CHECKING:
     from app.search.searcher import Searcher
+
+T = TypeVar("T")
 
 _AFTER_WORDS = ("embed", "dense", "score", "respond")
 _EXPIRED = metrics.SKIPPED.labels("expired")
@@ -71,6 +74,22 @@ def expired(job: SearchJob, at: float) -> bool:
         job.error = DeadlineExceeded("no answer within the deadline")
         _EXPIRED.inc()
     return True
+
+
+@dataclass(eq=False, slots=True)
+class Errand(Generic[T]):
+    """Reading or writing of much, which takes its turn among bulk work."""
+
+    work: Callable[[], T]
+    result: T | None = None
+    error: Exception | None = None
+
+    def run(self) -> None:
+        """Do it, or say why it could not be done."""
+        try:
+            self.result = self.work()
+        except Exception as error:  # noqa: BLE001  (whoever waits for it is told, and nobody else)
+            self.error = error
 
 
 class Stopwatch:

@@ -35,7 +35,7 @@ from app.search.embed import Encoder
 from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.golden import GoldenJob
-from app.search.job import SearchJob, Stopwatch, expired, tier_ms
+from app.search.job import Errand, SearchJob, Stopwatch, expired, tier_ms
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.plan import (
     DEADLINE,
@@ -78,7 +78,7 @@ _RANK_RAISED = metrics.STAGE_FAILURES.labels("score", "raised")
 _WORDS_RAISED = metrics.STAGE_FAILURES.labels("lexical", "raised")
 
 
-Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob | GoldenJob
+Job = SearchJob | RescoreJob | ClassifyJob | WhyNotJob | GoldenJob | Errand[Any]
 
 
 def process(jobs: Sequence[Job], load: Load = IDLE) -> None:

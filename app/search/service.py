@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from app import metrics
 from app.errors import AisleError, BadInput, DeadlineExceeded, NotFound, Overloaded, StoodStill, Unavailable
@@ -25,7 +25,7 @@ from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.golden import GoldenJob, GoldenWatch
-from app.search.job import SearchJob
+from app.search.job import Errand, SearchJob
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Profile
@@ -46,6 +46,8 @@ from app.types import (
     WhyNotRequest,
 )
 
+T = TypeVar("T")
+
 # What a worker takes at once: where texts are encoded one by one, a larger take saves nothing but wake-ups, and the
 # first of it waits for the last.
 _MOST_ALONE = 4
@@ -53,6 +55,9 @@ _MOST_TOGETHER = 64
 _TAKE_MS = 8.0
 _AT_ONCE_MS = 2.0
 _IN_HAND = 1  # searches that a worker has begun when another joins the queue, counting a take of several as one
+_IN_STEP_MS = 20.0  # a search that has waited longer for the loop is one of too many: to the queue, and the door
+_IN_STEP_S = 0.02  # the loop stands still at most, once where a stage does: then no worker is free
+_QUICK_MS = 5.0
 _SURE = 0.9  # of its time may be gone when a search's turn is expected to be over: expectations err
 _LOOP_LATE_S = 0.1  # later than that the loop has too much to do already
 
@@ -164,13 +169,15 @@ class SearchService:
         await self._batcher.stop()
         await self._cache.close()
 
-    async def search(self, request: SearchRequest, *, alone: bool = False) -> SearchAnswer:
+    async def search(
+        self, request: SearchRequest, *, alone: bool = False, late_ms: float | None = None
+    ) -> SearchAnswer:
         """Answer within `request.timeout_ms`: from a cache, in full, or with the best found so far, saying so. `alone`:
-        nobody else has asked just now.
+        nobody else has asked just now. `late_ms`: how long it has waited for the loop, which counts; None: unknown.
 
         Raises BadInput, NotFound, Overloaded, Unavailable, or DeadlineExceeded when there is nothing to give yet."""
         started = perf_counter()
-        deadline = after_ms(request.timeout_ms)
+        deadline = after_ms(request.timeout_ms - (late_ms or 0.0))
         searcher = self._searcher(request.collection)
         profile = searcher.ranking.profiles.get(request.profile)
         crowded = profile is not None and self._cannot_be_kept(searcher, profile, deadline)
@@ -181,7 +188,8 @@ class SearchService:
         if answer is None:
             if crowded and key not in self._flights:
                 raise _refused()
-            answer = await self._look_further(searcher, query, key, deadline, alone=alone)
+            in_step = late_ms is not None and late_ms < _IN_STEP_MS
+            answer = await self._look_further(searcher, query, key, deadline, alone=alone, in_step=in_step)
         timings = (
             Timing("normalize", (normalized - started) * 1e3),
             *answer.timings,
@@ -220,6 +228,17 @@ class SearchService:
         degraded = jobs[0].reading.degraded if jobs and jobs[0].reading is not None else ()
         tier = "lexical" if degraded else query.profile.tier
         return RescoreAnswer(searcher.version, tier, tuple(results), degraded)
+
+    async def in_turn(self, work: Callable[[], T]) -> T:
+        """The result of `work`, done behind waiting searches, as a slice of rescoring is. Raises what it raises."""
+        if not self.started:
+            raise Unavailable("the service is starting")
+        errand = Errand(work)
+        async with self._bulk:
+            await self._batcher.run(errand, deadline=after_ms(_RESCORE_DEADLINE_S * 1e3), priority=Priority.BULK)
+        if errand.error is not None:
+            raise errand.error
+        return cast(T, errand.result)
 
     async def classify(self, request: ClassifyRequest) -> ClassifyAnswer:
         """The likeliest categories of a query, spelt as a search would read it, or of a product's text.
@@ -361,7 +380,7 @@ class SearchService:
         return self._collections.get(collection).searcher
 
     async def _look_further(
-        self, searcher: Searcher, query: Query, key: bytes, deadline: float, *, alone: bool
+        self, searcher: Searcher, query: Query, key: bytes, deadline: float, *, alone: bool, in_step: bool
     ) -> SearchAnswer:
         flight = self._flights.get(key)
         if flight is None:
@@ -379,7 +398,11 @@ class SearchService:
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 if alone and self._batcher.resting and _is_short(job):
                     return self._at_once(key, job)
-                flight = _Flight(self._batcher.submit(job), vector if known is None else None)
+                if in_step and self._batcher.free and _is_quick(job):
+                    ticket = self._batcher.run_in_step(job, min(_IN_STEP_S, left_s(deadline)))
+                else:
+                    ticket = self._batcher.submit(job)
+                flight = _Flight(ticket, vector if known is None else None)
                 self._flights[key] = flight
                 return await self._land(key, flight, deadline)
         metrics.SINGLE_FLIGHT_SHARED.inc()
@@ -494,6 +517,12 @@ def _is_short(job: SearchJob) -> bool:
     computed = query.profile.uses_dense and not query.profile.looked_up and (job.vector is None or query.request.relax)
     more = query.text is None or query.filter is not None or query.request.facets
     return not computed and not more and costs.ms(WORDS) + costs.ms(query.profile.name) < _AT_ONCE_MS
+
+
+def _is_quick(job: SearchJob) -> bool:
+    """Whether a search takes so short a time that the hop to a worker is a good part of it."""
+    costs = job.searcher.costs
+    return costs.ms(WORDS) + costs.ms(job.query.profile.name) < _QUICK_MS
 
 
 def _is_cheap(job: SearchJob) -> bool:

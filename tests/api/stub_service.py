@@ -50,12 +50,17 @@ class StubService:
     def unready(self) -> str | None:
         return None if self.ready else "draining" if self.draining else "starting"
 
-    async def search(self, request: SearchRequest, *, alone: bool = False) -> SearchAnswer:
+    async def search(
+        self, request: SearchRequest, *, alone: bool = False, late_ms: float | None = None
+    ) -> SearchAnswer:
         self.searched.append(request)
         await self._work()
         self._known(request.collection)
         check_filter(request.filter)
         return SearchAnswer(TAIL, VERSION, "ltr", False, (), (Timing("lexical", 0.21), Timing("total", 0.5)))
+
+    async def in_turn(self, work: Callable[[], Any]) -> Any:
+        return work()
 
     async def rescore(
         self,

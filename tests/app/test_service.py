@@ -9,20 +9,23 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import httpx
 import pytest
 
 from app import metrics
-from app.errors import EncoderUnavailable
+from app.errors import DeadlineExceeded, EncoderUnavailable, StoodStill
 from app.index.bundle import BundleStore, read_manifest
+from app.runtime.batcher import Batcher
 from app.search.embed import Encoder
 from app.search.job import SearchJob
 from app.search.searcher import Searcher
-from app.types import Floats, SearchAnswer
+from app.types import Floats, SearchAnswer, SearchRequest
 from scripts.cli import main as aisle
 from tests import tiny
 from tests.conftest import Client
@@ -513,3 +516,38 @@ def test_who_asks_while_no_other_connection_does_is_alone(
         found.append(edge._alone({"client": (name, 1)}, at))
     assert found == alone
     assert not edge._alone({"client": None}, at + 10)
+
+
+@pytest.mark.parametrize(("late_ms", "in_step"), [(0.0, True), (50.0, False), (None, False)])
+async def test_the_loop_stands_still_for_a_search_that_is_not_one_of_too_many(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch, late_ms: float | None, in_step: bool
+) -> None:
+    """One that has waited long for the loop goes through the queue, where the door counts it, and gives the same."""
+    seen: list[str] = []
+    for name in ("run_in_step", "submit"):
+        real = getattr(Batcher, name)
+        monkeypatch.setattr(Batcher, name, lambda *given, real=real, name=name: (seen.append(name), real(*given))[1])
+    async with client(tiny_bundles, workers=1) as http:
+        service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
+        answer = await service.search(SearchRequest("steel mug"), late_ms=late_ms)
+        assert seen == ["run_in_step" if in_step else "submit"]
+        again = await _search(http, "steel mug", k=3)
+    assert json.loads(b"{" + answer.tail)["hits"][:3] == again["hits"]
+
+
+async def test_a_stage_that_stands_still_holds_the_loop_for_a_moment_only(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop loses patience, and the search is told at its deadline, as if it had waited in the queue."""
+    released = threading.Event()
+    async with client(tiny_bundles, workers=1) as http:
+        service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
+        monkeypatch.setattr(Searcher, "search", lambda *_: released.wait(5))
+        began = perf_counter()
+        asked = asyncio.create_task(service.search(SearchRequest("steel mug", timeout_ms=400), late_ms=0.0))
+        await asyncio.sleep(0)
+        assert perf_counter() - began < 0.3, "the loop is free long before the deadline"
+        with suppress(DeadlineExceeded, StoodStill):
+            assert (await asked).tier == "words", "the loop has seen that nobody works"
+        assert perf_counter() - began < 2
+        released.set()

@@ -72,7 +72,8 @@ class Plan:
 class Outcome:
     """One entry a request, in order of `due_s`: `latency_us` from when it was due to the last byte of its answer (or to
     the end of the run), `lag_us` from when it was due to when it was sent, and whether it `waited` for a connection.
-    `cpu_s` is what the generator's process took, user and system, from the first due time to the end at `seconds`."""
+    `cpu_s` is what the generator's process took, user and system, from the first due time to the end at `seconds`.
+    `began_s` is when the clock started, by `perf_counter`, which the processes of a machine share on Linux."""
 
     due_s: Seconds
     latency_us: npt.NDArray[np.int64]
@@ -81,6 +82,7 @@ class Outcome:
     waited: npt.NDArray[np.bool_]
     cpu_s: float
     seconds: float
+    began_s: float
 
     @property
     def statuses(self) -> dict[int, int]:
@@ -225,6 +227,7 @@ class _Run:
             waited=np.array(self._waited) | (np.arange(self._count) >= self._sent),
             cpu_s=cpu_s,
             seconds=end - begin,
+            began_s=begin,
         )
 
     def close(self) -> None:
