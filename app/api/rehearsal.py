@@ -49,10 +49,7 @@ def _requests(texts: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
     each = [zip(cycle([name]), cycle(some), strict=False) for name, some in texts.items() if some]
     for name, text in islice((pair for pairs in zip(*each, strict=False) for pair in pairs), _SEARCHES):
         body = orjson.dumps({"query": f"{text} {randbelow(10_000)}", "collection": name})
-        head = (
-            f"POST /v1/search HTTP/1.1\r\nhost: aisle\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        )
-        yield head.encode() + b"\r\n\r\n" + body
+        yield _HEAD % len(body) + body
 
 
 async def _ask(stream: Stream, request: bytes) -> int:
