@@ -15,8 +15,8 @@ _SWITCH_S = 0.0005
 def settle() -> None:
     """What is loaded stays, and is no garbage: without this a full collection stops every search for 0.1 s to find that
     out. A request leaves no cycles (tests/api/test_garbage.py), so the young may be looked through less often than at
-    every 700th object: eight large rescorings that wait hold more than 5,000, and each look at those stopped every search
-    for 6 ms and more. And threads take turns more often."""
+    every 700th object: large rescorings that wait hold more than 5,000, and each look at those stopped every search for
+    6 ms and more. And threads take turns more often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
