@@ -128,6 +128,8 @@ class Source:
 
 
 def run(arguments: argparse.Namespace, output: Output) -> int:
+    if not (arguments.encoder / DESCRIPTION).is_file():
+        raise BadInput(f"--encoder {arguments.encoder}: no encoder's folder (it holds no {DESCRIPTION})")
     if not arguments.gpu:
         return _build(arguments, output)
     try:

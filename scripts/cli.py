@@ -66,8 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (AisleError, OSError, ValueError) as error:
         code = REFUSED if isinstance(error, BundleError | PermissionError) else FAILED
-        output.fail(("refused: " if code == REFUSED else "") + str(error), code)
+        output.fail(("refused: " if code == REFUSED else "") + _told(error), code)
         return code
+
+
+def _told(error: Exception) -> str:
+    """In words: the system's own errors begin with a number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 if __name__ == "__main__":

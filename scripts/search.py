@@ -14,7 +14,7 @@ from scripts.stored import add_bundle_arguments, open_version
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", help="what a shopper would type")
+    parser.add_argument("words", nargs="+", help="what a shopper would type")
     parser.add_argument("-k", type=_count, default=10, help="how many products (default: 10)")
     parser.add_argument(
         "--profile",
@@ -42,7 +42,11 @@ def _condition(text: str) -> Any:
 def run(arguments: argparse.Namespace, output: Output) -> int:
     searcher = open_version(arguments).searcher
     request = SearchRequest(
-        arguments.words, k=arguments.k, profile=arguments.profile, explain=arguments.explain, filter=arguments.filter
+        " ".join(arguments.words),
+        k=arguments.k,
+        profile=arguments.profile,
+        explain=arguments.explain,
+        filter=arguments.filter,
     )
     started = perf_counter()
     job = SearchJob(searcher, searcher.query(request), started)
@@ -52,6 +56,8 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     took_ms = (perf_counter() - started) * 1e3
     answer = json.loads(b"{" + job.answer.tail)
     lines = [f"searched for: {answer['corrected']}"] if answer["corrected"] else []
+    if answer["word_matches"] == 0 and answer["hits"]:
+        lines.append("no product has any of these words; these come closest in meaning")
     if answer["relaxed"]:
         lines.append(f"nothing found with {' '.join(answer['relaxed']['dropped'])}: searched without")
     for place, hit in enumerate(answer["hits"], 1):
@@ -63,11 +69,9 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
             f"       {part['contribution']:+.4f}  {part['name']} {part['value']:.4f} × {part['weight']:g}"
             for part in (hit["explanation"] or {}).get("contributions", [])
         ]
-    total = answer["total"]
-    more = "or more " if total["relation"] == "gte" else ""
-    lines.append(
-        f"{total['value']} {more}products, {took_ms:.2f} ms, tier {answer['tier']}, version {answer['version']}"
-    )
+    total, more = answer["total"], "or more " if answer["total"]["relation"] == "gte" else ""
+    found = f"{total['value']} {more}product{'' if total['value'] == 1 and not more else 's'}"
+    lines.append(f"{found}, {took_ms:.2f} ms, tier {answer['tier']}, version {answer['version']}")
     output.result({"took_ms": round(took_ms, 3), **answer}, "\n".join(lines))
     return 0
 

@@ -46,7 +46,11 @@ def run(arguments: argparse.Namespace, output: Output) -> int:
     try:
         settings = Settings.from_environment(environment)
     except SettingsError as error:
-        output.warn(str(error))
+        told = str(error)
+        for name in ("bundles", "host", "port"):
+            if getattr(arguments, name) is not None:
+                told = told.replace(f"AISLE_{name.upper()}=", f"--{name} ")
+        output.fail(told, 2)
         return 2
     return serve(as_recommended(settings, output))
 

@@ -101,6 +101,11 @@ class SearchResponse(BaseModel):
     degraded: Degraded
     corrected: str | None = Field(description="the text searched for, where the typed one was misspelt; else null")
     relaxed: RelaxedQuery | None = Field(description="what was searched for where nothing had all of it; else null")
+    truncated: bool = Field(description="true: longer than the encoder reads; the meaning is that of its beginning")
+    word_matches: int | None = Field(
+        description="products (of those that the filter lets through) with a word of the query; 0: what was found was "
+        "found by its meaning alone; null: no words were looked for"
+    )
     total: Total
     hits: list[Hit]
     facets: dict[str, list[FacetValue]]

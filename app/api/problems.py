@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PROBLEM_MEDIA_TYPE = b"application/problem+json"
 _COHERE_PATHS = frozenset(("/v1/rerank", "/v2/rerank"))
 _TEI_PATH = "/rerank"
+_FAULTS_IN_DETAIL = 3
 _INSTANCE_LENGTH = 200  # characters of the path that an answer repeats
 _UNEXPECTED = "The service failed to answer. The request id finds the reason in its log."
 
@@ -58,9 +59,9 @@ def respond(error: AisleError, scope: Scope) -> Bytes:
     """The error in the form that the path's clients read, with the headers its status asks for."""
     path = scope["path"]
     if path in _COHERE_PATHS:
-        body, media_type = {"message": _message(error), "id": scope.get("request_id", "")}, b"application/json"
+        body, media_type = {"message": _detail(error), "id": scope.get("request_id", "")}, b"application/json"
     elif path == _TEI_PATH:
-        body, media_type = {"error": _message(error), "error_type": _tei_type(error)}, b"application/json"
+        body, media_type = {"error": _detail(error), "error_type": _tei_type(error)}, b"application/json"
     else:
         body, media_type = problem(error, scope), PROBLEM_MEDIA_TYPE
     return Bytes(orjson.dumps(body), error.status, media_type, _headers(error))
@@ -89,12 +90,11 @@ def problem(error: AisleError, scope: Scope) -> dict[str, Any]:
 
 def _detail(error: AisleError) -> str:
     # What went wrong inside is for the log; an error without a kind of its own is such a one.
-    return _UNEXPECTED if error.status == 500 else error.detail
-
-
-def _message(error: AisleError) -> str:
-    faults = "; ".join(f"{fault['field']}: {fault['message']}" for fault in error.errors)
-    return f"{_detail(error)}: {faults}" if faults else _detail(error)
+    if error.status == 500:
+        return _UNEXPECTED
+    faults = "; ".join(f"{fault['field']}: {fault['message']}" for fault in error.errors[:_FAULTS_IN_DETAIL])
+    more = len(error.errors) - _FAULTS_IN_DETAIL
+    return error.detail + (f": {faults}" if faults else "") + (f"; and {more} more" if more > 0 else "")
 
 
 def _instance(scope: Scope) -> str:

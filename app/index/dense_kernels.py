@@ -73,7 +73,7 @@ def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: 
         if i + _AHEAD < rows.shape[0]:
             start = first + np.int64(rows[i + _AHEAD]) * row_bytes
             for line in range(0, row_bytes, _LINE_BYTES):
-                _fetch(start + line)  # type: ignore[call-arg]
+                _fetch(start + line)  # type: ignore[call-arg]  # numba passes the typing context itself
         row = rows[i]
         for j in range(dimension):
             half = np.int32(codes[row, j])

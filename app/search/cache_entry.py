@@ -35,7 +35,7 @@ _FLOAT_BYTES = 4
 
 def answer_key(collection: str, version: str, *parts: bytes) -> bytes:
     """16-byte key of an answer. `parts` hold, in canonical form, everything else that the answer depends on."""
-    return _key(b"aisle answer 1", _utf8(collection), _utf8(version), *parts)
+    return _key(b"aisle answer 2", _utf8(collection), _utf8(version), *parts)
 
 
 def vector_key(encoder_digest: str, text: str) -> bytes:

@@ -118,6 +118,14 @@ class Encoder:
         # What was cut may be as long without marks.
         return list(self._query_tokens.encode(text, add_special_tokens=False).ids)
 
+    def cuts(self, text: str) -> bool:
+        """Whether a normalised query text is longer than the encoder reads: its vector is of the beginning."""
+        longest = self.description["max_query_tokens"]
+        text = self._query_prefix + text
+        if len(text.encode()) + sum(self._marks) <= longest:  # a token has a byte at least
+            return False
+        return len(self._read_query(text)) >= longest and bool(self._query_tokens.encode(text).overflowing)
+
     def piece_vectors(self, pieces: Sequence[int]) -> Floats:
         """Unit vectors of queries of one piece each, float32 [n, dimension]. Raises EncoderUnavailable."""
         frame = self._query_tokens.encode(self._query_prefix + "a")

@@ -35,10 +35,13 @@ def tail(
     fields: tuple[str, ...] | None,
     corrected: str | None = None,
     relaxed: tuple[str | None, Sequence[str]] | None = None,
+    truncated: bool = False,
+    word_matches: int | None = None,
 ) -> bytes:
     """The answer's members after `request_id`, `took_ms` and `cached`, closing brace included. `corrected` is the text
     that was searched for, where it is not what was typed. `relaxed`: the shorter text that was searched for because
-    nothing was found for the whole of it (None: the filter alone), and the words dropped."""
+    nothing was found for the whole of it (None: the filter alone), and the words dropped. `truncated`: the encoder read
+    the text's beginning only. `word_matches`: products with a word of it; None where none was looked for."""
     head = orjson.dumps(
         {
             "version": version,
@@ -47,6 +50,8 @@ def tail(
             "calibrated": calibrated,
             "corrected": corrected,
             "relaxed": relaxed and {"text": relaxed[0], "dropped": relaxed[1]},
+            "truncated": truncated,
+            "word_matches": word_matches,
             "total": {"value": page.total, "relation": "eq" if page.exact else "gte"},
         }
     )

@@ -504,6 +504,8 @@ class Searcher:
                 fields=job.query.request.fields,
                 corrected=(job.relaxed.asked if job.relaxed else job.query.text) if job.query.corrected else None,
                 relaxed=(job.relaxed.text, job.relaxed.dropped) if job.relaxed else None,
+                truncated=job.vector is not None and job.query.text is not None and self.encoder.cuts(job.query.text),
+                word_matches=job.found.matched if job.found and job.query.profile.uses_words else None,
             )
         return SearchAnswer(tail, self.version, tier, False, tuple(job.degraded), tuple(job.timings))
 

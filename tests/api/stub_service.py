@@ -22,6 +22,7 @@ from app.types import (
 VERSION = "20261123-ab12cd34"
 TAIL = (
     b'"version":"20261123-ab12cd34","tier":"ltr","degraded":{"is":false,"reasons":[]},"corrected":null,"relaxed":null,'
+    b'"truncated":false,"word_matches":1,'
     b'"total":{"value":1,"relation":"eq"},'
     b'"hits":[{"id":"B07CXG6C9W","score":0.93,"product":{"title":"Headphones"},"explanation":null}],'
     b'"facets":{"brand":[{"value":"Sony","count":1}]}}'

@@ -138,6 +138,16 @@ async def test_limits_hold_at_the_limit_and_one_beyond(
     assert response.json()["errors"][0]["field"].startswith(name)
 
 
+async def test_the_detail_names_the_first_faults(client: httpx.AsyncClient) -> None:
+    """Who logs `detail` alone knows what was wrong; of many faults it names three, and how many more there are."""
+    refused = (await client.post("/v1/search", json={"query": "x", "k": 0})).json()
+    fault = refused["errors"][0]
+    assert refused["detail"].endswith(f": {fault['field']}: {fault['message']}")
+    unknown = {f"unknown{number}": 1 for number in range(5)}
+    many = (await client.post("/v1/search", json={"query": "x", **unknown})).json()
+    assert "unknown2" in many["detail"] and "unknown3" not in many["detail"] and many["detail"].endswith("and 2 more")
+
+
 @pytest.mark.parametrize(
     ("failure", "status", "retry_after"),
     [

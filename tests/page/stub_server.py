@@ -92,6 +92,7 @@ class Faults:
     status: int = 0
     degraded: bool = False
     unguarded: bool = False
+    reading: dict[str, Any] = field(default_factory=dict)
     key: str = ""
 
 
@@ -240,7 +241,7 @@ def add_service(app: FastAPI) -> None:
         if asked.get("query") in faults.hold:
             await app.state.released.wait()
         app.state.log.append(["answered", asked.get("query")])
-        return JSONResponse(search(asked, faults.degraded), headers={"Server-Timing": STAGES})
+        return JSONResponse({**search(asked, faults.degraded), **faults.reading}, headers={"Server-Timing": STAGES})
 
     @app.get("/v1/products/{key}")
     async def product(key: str, collection: str) -> Response:

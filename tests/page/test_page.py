@@ -470,6 +470,30 @@ def test_a_degraded_answer_says_so(stub_page: Page, stub: Any) -> None:
     stub_page.until(lambda: stub_page.titles() and not stub_page.shows("#degraded"))
 
 
+def test_it_says_so_where_no_product_has_the_words(stub_page: Page, stub: Any) -> None:
+    """What is found by meaning alone, and a query too long to be read whole, are told; an ordinary one has no note."""
+    stub.fault(reading={"word_matches": 0, "truncated": True})
+    stub_page.open(q=QUERY)
+    assert stub_page.shows("#reading")
+    assert "No product has any of these words" in stub_page.texts("#reading")[0]
+    assert "only the beginning" in stub_page.texts("#reading")[0]
+    stub_page.keep("reading")
+    stub.fault(reading={"word_matches": 3, "truncated": False})
+    stub_page.type("sofa")
+    stub_page.until(lambda: stub_page.titles() and not stub_page.shows("#reading"))
+
+
+def test_an_address_that_asks_for_what_is_not_here_is_told(stub_page: Page) -> None:
+    """The collection, the order and the filter that this service does not have; gone with the next search."""
+    stub_page.open(q=QUERY, collection="nowhere", sort="colour:asc", f="flavour:mint")
+    told = stub_page.texts("#ignored")[0]
+    assert stub_page.shows("#ignored")
+    assert all(name in told for name in ("nowhere", "colour:asc", "flavour"))
+    stub_page.keep("ignored")
+    stub_page.type("sofa")
+    stub_page.until(lambda: not stub_page.shows("#ignored"))
+
+
 def test_the_page_loads_nothing_from_elsewhere(stub_page: Page) -> None:
     """Every request of the page goes to its own origin."""
     stub_page.open(q=QUERY)

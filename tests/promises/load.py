@@ -23,7 +23,7 @@ from tests import tiny
 
 PATIENCE_S = 15.0
 _MEMBERS = {"request_id", "took_ms", "cached", "version", "tier", "degraded", "calibrated", "corrected"}
-_MEMBERS |= {"relaxed", "total", "hits", "facets"}
+_MEMBERS |= {"relaxed", "truncated", "word_matches", "total", "hits", "facets"}
 _HIT = {"id", "score", "product", "explanation"}
 
 

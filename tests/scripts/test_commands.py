@@ -368,12 +368,35 @@ def test_a_rescoring_that_fails_says_where_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_setting_out_of_range_is_named_as_it_was_given(capsys: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the option, or by the variable."""
+    assert aisle(["serve", "--port", "99999", "--bundles", "b"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("aisle: --port '99999': ") and "65535" in told
+    monkeypatch.setenv("AISLE_PORT", "99998")
+    assert aisle(["serve", "--bundles", "b"]) == 2
+    assert capsys.readouterr().err.startswith("aisle: AISLE_PORT='99998': ")
+
+
+def test_words_need_no_quotes(tiny_bundles: Path, capsys: Told) -> None:
+    """As one text, quoted or not; words that no product has are told."""
+    found = []
+    for words in (["steel mug"], ["steel", "mug"]):
+        assert aisle(["search", *words, "--bundles", str(tiny_bundles), "--json"]) == 0
+        found.append(_told(capsys)["hits"])
+    assert found[0] == found[1] != []
+    assert aisle(["search", "qzxqzx", "--bundles", str(tiny_bundles)]) == 0
+    assert "closest in meaning" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["search", "mug", "--bundles", "nowhere"], "aisle build"),
         (["build", "nowhere.jsonl", "--bundles", "b"], "nowhere.jsonl"),
         (["build", "nowhere.xlsx", "--bundles", "b"], "xlsx"),
+        (["build", "p.jsonl", "--bundles", "b", "--encoder", "nowhere"], "--encoder nowhere"),
+        (["train", "nowhere.toml"], "aisle: nowhere.toml: no such file or directory"),
         (["build", "p.jsonl", "--bundles", "b", "--queries", "q.tsv"], "--qrels"),
         (["build", "p.jsonl", "--bundles", "b", "--vectors", "v.npy", "--reuse", "current"], "exclude"),
     ],

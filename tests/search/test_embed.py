@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
-from app.search.embed import TOKENIZER, _another, _tokenizer
+from app.search.embed import TOKENIZER, Encoder, _another, _tokenizer
 from tests.conftest import ROOT
 from tests.tiny import write_encoder
 
@@ -40,3 +40,14 @@ def test_a_tokenizer_that_would_lose_something_is_read_anew(tmp_path: Path, monk
     monkeypatch.setattr(Tokenizer, "add_tokens", lambda *_: 0)
     second = _another(first, folder, 32)
     assert second.encode("a gift card").ids == _tokenizer(folder, 32).encode("a gift card").ids
+
+
+@pytest.mark.parametrize("prefix", ["", "query: "])
+def test_a_text_is_cut_where_it_has_a_token_more_than_is_read(tmp_path: Path, prefix: str) -> None:
+    """As many as are read are no cut; one more is, and so are any number."""
+    encoder = Encoder(write_encoder(tmp_path), "cpu")
+    encoder._query_prefix = prefix
+    most = encoder.description["max_query_tokens"]
+    room = most - len(encoder._query_tokens.encode(prefix).ids)
+    for words, cut in ((1, False), (room - 1, False), (room, False), (room + 1, True), (5 * most, True)):
+        assert encoder.cuts(" ".join("a" * words)) is cut, words

@@ -19,6 +19,7 @@ from app.search.rescore import RescoreJob
 from app.search.searcher import Searcher
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT
+from tests.tiny import products
 
 
 def _answer(searcher: Searcher, request: SearchRequest) -> dict[str, Any]:
@@ -39,6 +40,20 @@ def test_hits_come_in_order_of_raw_score_then_id(tiny_searcher: Searcher) -> Non
     assert keys == sorted(keys)
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_an_answer_tells_how_its_words_were_read(tiny_searcher: Searcher) -> None:
+    """How many products have a word of it, also behind a filter, and whether its vector is of its beginning only."""
+    found = _answer(tiny_searcher, SearchRequest("wireless"))
+    holding = [one["brand"] for one in products() if "wireless" in one["title"] + one["description"]]
+    assert found["word_matches"] == len(holding) > 0 and found["truncated"] is False
+    strange = _answer(tiny_searcher, SearchRequest("qzxqzx"))
+    assert strange["word_matches"] == 0
+    one = SearchRequest("wireless", filter={"field": "brand", "in": ["Acme"]})
+    assert _answer(tiny_searcher, one)["word_matches"] == holding.count("Acme") > 0
+    assert _answer(tiny_searcher, SearchRequest("wireless", profile="dense"))["word_matches"] is None
+    assert _answer(tiny_searcher, SearchRequest("wireless " * 100))["truncated"] is True
+    assert _answer(tiny_searcher, SearchRequest("wireless " * 100, profile="lexical"))["truncated"] is False
 
 
 def test_contributions_sum_to_raw_bit_for_bit(tiny_searcher: Searcher) -> None:
@@ -308,6 +323,7 @@ from app.search.job import SearchJob
 from app.search.whynot import why_not
 from app.types import RescoreCandidate, SearchRequest, Sort
 from tests.conftest import ROOT
+from tests.tiny import products
 from tests.conftest import open_current
 
 def compiled():

@@ -49,11 +49,20 @@ function drawStatus() {
   const without = relaxed ? ` (nothing found with “${relaxed.dropped.join(" ")}”)` : "";
   const instead = (searched ? ` for “${searched}”` : "") + without;
   $("status").replaceChildren(el("strong", {}, found), `${instead} · ${rest.join(" · ")}`);
-  announce(found + instead);
+  announce(found + instead + (reading() ? `. ${reading()}` : ""));
   const reasons = (degraded?.reasons ?? []).join(", ");
   $("degraded").textContent = `This answer is simpler than usual${reasons ? `: ${reasons}` : ""}.`;
   $("degraded").hidden = !degraded?.is;
+  $("reading").textContent = reading();
+  $("reading").hidden = !reading();
   drawTimings();
+}
+
+/** What a person should know of how the words were read; empty where nothing is remarkable. */
+function reading() {
+  const { truncated, word_matches: matches } = shown.answer;
+  const alone = matches === 0 && shown.hits.length ? ["No product has any of these words; these come closest in meaning."] : [];
+  return [...alone, ...(truncated ? ["Of so long a query only the beginning was read for its meaning."] : [])].join(" ");
 }
 
 export function drawTimings() {

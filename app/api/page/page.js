@@ -5,7 +5,7 @@ import { $, counted, el, label } from "./dom.js";
 import { buildFilters } from "./filters.js";
 import { cancelRetry, clearFailure, failed, retryNow } from "./outage.js";
 import { ask } from "./service.js";
-import { collections, commit, fieldsOf, isIdle, readUrl, searchFor, searchRequest, state, typed } from "./state.js";
+import { collections, commit, fieldsOf, ignored, isIdle, readUrl, searchFor, searchRequest, state, typed } from "./state.js";
 
 const WAITING_AFTER_MS = 250; // faster answers show no sign of waiting, so nothing flickers
 const wide = matchMedia("(min-width: 760px)");
@@ -78,6 +78,12 @@ function moveAmongHits(event) {
 
 let drawn = null;
 
+/** What the address asked for in vain; gone with the next thing that a person does. */
+function drawIgnored() {
+  $("ignored").textContent = `The address asks for what is not here: ${ignored.join(", ")}.`;
+  $("ignored").hidden = !ignored.length;
+}
+
 /** Whatever on the page depends on the collection alone; does nothing when it is the one already shown. */
 function drawCollection() {
   if (drawn === state.collection) return;
@@ -131,11 +137,14 @@ function listen() {
   addEventListener("online", retryNow);
   addEventListener("keydown", onKey);
   document.addEventListener("commit", () => {
+    ignored.length = 0;
+    drawIgnored();
     drawCollection();
     search();
   });
   addEventListener("popstate", () => {
     readUrl();
+    drawIgnored();
     drawCollection();
     search();
   });
@@ -155,6 +164,7 @@ async function begin() {
   $("picker").hidden = collections.length < 2;
   const early = $("query").value; // typed before the collections were known
   readUrl();
+  drawIgnored();
   drawCollection();
   listen();
   if (early && early !== state.query) searchFor(early);

@@ -11,6 +11,9 @@ export const state = { collection: null, query: "", prefix: false, filters: {}, 
 /** Every collection that is served; the first is the default and is left out of the address. */
 export const collections = [];
 
+/** What the address asks for and this service does not have, for a person to read. */
+export const ignored = [];
+
 export const fieldsOf = (type) => state.collection.fields.filter((field) => field.type === type);
 export const facetFields = () => fieldsOf("keyword").filter((field) => field.facet).map((field) => field.name);
 export const isIdle = () => !state.query && !Object.keys(state.filters).length;
@@ -36,6 +39,7 @@ function readFilters(entries) {
   for (const entry of entries) {
     const [name, text] = [entry.slice(0, entry.indexOf(":")), entry.slice(entry.indexOf(":") + 1)];
     const field = state.collection.fields.find((known) => known.name === name);
+    if (!field || field.type === "text") ignored.push(`a filter by “${name}”`);
     if (field?.type === "keyword") (filters[name] ??= { in: [] }).in.push(text);
     if (field?.type === "boolean") filters[name] = { in: [text === "true"] };
     if (field?.type === "number") {
@@ -65,7 +69,10 @@ function urlOfState() {
 
 export function readUrl() {
   const params = new URLSearchParams(location.search);
+  ignored.length = 0;
   const collection = collections.find(({ name }) => name === params.get("collection")) ?? collections[0];
+  const named = params.get("collection");
+  if (named && named !== collection.name) ignored.push(`the collection “${named}”`);
   state.collection = collection;
   state.query = params.get("q") ?? "";
   state.prefix = history.state?.prefix ?? false;
@@ -73,6 +80,7 @@ export function readUrl() {
   const [field, order] = (params.get("sort") ?? "").split(":");
   const sortable = fieldsOf("number").some(({ name }) => name === field) && ["asc", "desc"].includes(order);
   state.sort = sortable ? { field, order } : null;
+  if (params.get("sort") && !sortable) ignored.push(`the order “${params.get("sort")}”`);
   $("query").value = state.query;
   typingEntry = false;
   clearTimeout(debounce);
