@@ -29,15 +29,20 @@ DATA = ROOT / "data"
 # Embedding the shipped catalogues takes a minute: kept between runs, and rebuilt with whatever texts are unchanged.
 BUILT = ROOT / "build" / "test-bundles"
 
+_NEVER = 1_000_000
+
 Client = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_collections() -> None:
     """What the test runner itself has gathered is set aside, as the service sets aside what it has loaded: a full
-    collection of it takes up to half a second, in which a service in this process answers nobody."""
+    collection of it takes up to half a second, in which a service in this process answers nobody and a load sends
+    nothing. What a test gathers is looked through at its module's end."""
     gc.collect()
     gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
 
 
 @pytest.fixture(scope="session")
