@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,10 @@ from app.runtime.deadline import after_ms, left_s
 from app.runtime.member import METRICS_FOLDER
 
 T = TypeVar("T")
+_here = threading.local()
 _NICE = 19
+_RESTS = 10.0
+_LONGEST_REST_S = 0.02
 _TURN = "turn.lock"
 _LOOK_S = 0.02
 _PATIENCE_S = 30.0  # with a process that has stopped in the middle of its turn
@@ -30,15 +34,25 @@ async def aside(work: Callable[..., T], *arguments: object) -> T:
     """`work(*arguments)` in a thread of its own, of the lowest priority, while no other process that shares the port is
     at such work. Raises what it raises. Cancelled while it waits it begins nothing, later the thread goes on."""
     async with _turn():
-        thread = ThreadPoolExecutor(1, "aisle-aside", _give_way)
+        thread = ThreadPoolExecutor(1, "aisle-aside", _yield_to_searches)
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, work, *arguments)
         finally:
             thread.shutdown(wait=False)
 
 
-def _give_way() -> None:
+def give_way() -> None:
+    """Between two pieces of work that may be done aside: there, rest some times as long as the last one took, so that
+    searches find the interpreter free; elsewhere nothing."""
+    begun = getattr(_here, "begun", None)
+    if begun is not None:
+        time.sleep(min(_RESTS * (time.thread_time() - begun), _LONGEST_REST_S))
+        _here.begun = time.thread_time()
+
+
+def _yield_to_searches() -> None:
     """Of Linux, whose threads have priorities of their own; elsewhere there is no such process, or it is forbidden."""
+    _here.begun = time.thread_time()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard
 
 from app import metrics
 from app.errors import (
@@ -25,7 +24,7 @@ from app.errors import (
 )
 from app.index import bundle
 from app.index.changes import FOLDER, Edit
-from app.runtime.aside import aside
+from app.runtime.aside import aside, give_way
 from app.runtime.onnx import Provider
 from app.runtime.watch import patience_s
 from app.search.feed import ChangeFeed, Fold
@@ -222,15 +221,13 @@ class Collections:
     def _open(self, name: str, version: str) -> LiveVersion:
         """A version, warm, with every change that was kept so far."""
         store = self.store(name)
-        built = load(store, version, self._encoders, self._provider)
+        built = load(store, version, self._encoders, self._provider, self._served.get(name))
         searcher = built.searcher
-        before = self._served.get(name)
-        if _alike(before, built):
-            searcher.costs.no_dearer_than(before.searcher.costs)
         searcher.encoder.watch.patience_s = searcher.scoring.patience_s = patience_s(searcher.costs.ms("default"))
         live = LiveVersion(built, store.path(version), self._log(name))
         while live.listen():
             live.step()
+            give_way()
         return live
 
     def _serve(self, name: str, live: LiveVersion) -> None:
@@ -250,14 +247,6 @@ class Collections:
     def _swap(self, name: str, served: Served) -> None:
         self._served = {**self._served, name: served}
         metrics.BUNDLE.labels(name).set(served.searcher.catalog.products)
-
-
-def _alike(before: Served | None, after: Served) -> TypeGuard[Served]:
-    """Whether a search of one costs about what one of the other does."""
-    if before is None or before.searcher.encoder is not after.searcher.encoder:
-        return False
-    sizes = sorted((before.searcher.catalog.products, after.searcher.catalog.products))
-    return sizes[1] <= 2 * sizes[0]
 
 
 def _publish_earlier(store: bundle.BundleStore) -> str:

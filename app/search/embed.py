@@ -56,6 +56,7 @@ class Encoder:
         self._query_prefix = str(self.description.get("query_prefix", ""))
         self._product_prefix = str(self.description.get("product_prefix", ""))
         self._marks = _marks(self._query_tokens)
+        self._warm = False
         self.watch = Watch()
         if self._query_model.encode(_token_ids(self._query_tokens, "", ["probe"])).shape[1] != self.dimension:
             raise CorruptPart(f"{MODEL}: its vectors do not have {self.dimension} dimensions")
@@ -98,8 +99,10 @@ class Encoder:
         )
 
     def warm(self) -> None:
-        """Run every shape that a search can bring once."""
-        self._query_model.warm(int(self.description["max_query_tokens"]))
+        """Run every shape that a search can bring once; versions that share an encoder find it warm."""
+        if not self._warm:
+            self._query_model.warm(int(self.description["max_query_tokens"]))
+            self._warm = True
 
     def knows(self, word: str) -> bool:
         """Whether a lower-case word is one token: then it is no misspelling, whatever the catalogue holds."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from app import metrics
 from app.errors import CorruptPart
+from app.runtime.aside import give_way
 from app.types import SearchRequest
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ def read_golden(folder: Path) -> Golden:
 
 def golden_answers(searcher: Searcher, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Top-ten ids of each text: what a later start must give again."""
-    return [{"query": text, "ids": _top(searcher, text)} for text in texts]
+    answers = []
+    for text in texts:
+        answers.append({"query": text, "ids": _top(searcher, text)})
+        give_way()
+    return answers
 
 
 def overlap(golden: Golden, given: Mapping[str, Sequence[str]]) -> float | None:

@@ -9,6 +9,7 @@ and made again when the encoder has taken its time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from math import inf
 
 from app.runtime.batcher import IDLE, Load
@@ -53,11 +54,6 @@ class _Cost:
         self._deviation = self._base_deviation = ordered[len(ordered) // 2] - self._mean
         self._renewed = at
 
-    def no_dearer_than(self, other: _Cost) -> None:
-        if other._base < self._base:
-            self._base, self._base_deviation = other._base, other._base_deviation
-            self._mean, self._deviation = other._base, other._base_deviation
-
     def seen(self, ms: float, at: float) -> None:
         self._mean, self._deviation = self._aged(at)
         off = ms - self._mean
@@ -99,12 +95,10 @@ class Costs:
         """What one search took."""
         self._tiers.setdefault(tier, _Cost()).seen(ms, self._clock())
 
-    def no_dearer_than(self, before: Costs) -> None:
-        """Begin no dearer than the costs of a version like this one, which were measured when the machine was idle, or
-        learnt: this one's were measured beside searches."""
-        for tier, cost in before._tiers.items():
-            if tier in self._tiers:
-                self._tiers[tier].no_dearer_than(cost)
+    def as_of(self, before: Costs) -> None:
+        """Begin with the costs of a version like this one, which were measured when the machine was idle and learnt
+        since: measured now they would be those beside searches."""
+        self._tiers = {tier: copy(cost) for tier, cost in list(before._tiers.items())}
 
     def ms(self, tier: str) -> float:
         """What the next one is expected to take, on the careful side; 0 where nothing is known yet."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
 
 from app.errors import AisleError, BadInput, CorruptPart, EncoderUnavailable, IndexUnavailable
@@ -18,6 +18,7 @@ from app.index.dense import EXACT_SCAN_UP_TO, FaissIndex, VectorIndex
 from app.index.dense_gpu import GpuIndex, gpu_is_built_in
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
+from app.runtime.aside import give_way
 from app.runtime.onnx import Provider
 from app.runtime.onnx_cuda import DEVICE
 from app.search.classify import classifier_of
@@ -82,15 +83,24 @@ class Encoders:
         return encoder
 
 
-def load(store: bundle.BundleStore, version: str, encoders: Encoders, search_on: Provider = "cpu") -> Served:
+def load(
+    store: bundle.BundleStore,
+    version: str,
+    encoders: Encoders,
+    search_on: Provider = "cpu",
+    before: Served | None = None,
+) -> Served:
     """Verify every byte of a version, open it, warm it up on its golden queries. `search_on`: where vectors are
-    searched.
+    searched. `before`: what is served meanwhile, whose costs a version like it begins with.
 
     Raises CorruptPart naming the part, NotFound, or IndexUnavailable where a GPU is insisted on and cannot."""
     manifest = store.verify(version)
+    give_way()
     try:
         served = open_folder(store.path(version), manifest, version, encoders)
         served.searcher.vectors = _placed(served.searcher.vectors, search_on)
+        if _alike(before, served):
+            served.searcher.costs.as_of(before.searcher.costs)
         golden = warm(served.searcher, store.path(version))
     except (AisleError, OSError):
         raise
@@ -102,7 +112,9 @@ def load(store: bundle.BundleStore, version: str, encoders: Encoders, search_on:
 def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders: Encoders) -> Served:
     """Open the parts and check that they fit each other."""
     catalog = Catalog.load(folder)
+    give_way()
     words = LexicalIndex.load(folder)
+    give_way()
     vectors = FaissIndex.load(folder, manifest.content.get("dense"))
     encoder = encoders.load(folder, manifest)
     if not len(catalog) == len(words) == len(vectors):
@@ -139,6 +151,14 @@ def _placed(vectors: VectorIndex, provider: Provider) -> VectorIndex:
             raise IndexUnavailable(f"AISLE_PROVIDER=cuda, but {error.detail}") from error
         _log.warning("%s; vectors are searched on the CPU", error.detail)
         return vectors
+
+
+def _alike(before: Served | None, after: Served) -> TypeGuard[Served]:
+    """Whether a search of one costs about what one of the other does."""
+    if before is None or before.searcher.encoder is not after.searcher.encoder:
+        return False
+    sizes = sorted((before.searcher.catalog.products, after.searcher.catalog.products))
+    return sizes[1] <= 2 * sizes[0]
 
 
 def _info(content: Mapping[str, Any]) -> CatalogueInfo:
@@ -178,14 +198,17 @@ def _warm_beside(searcher: Searcher, text: str) -> None:
 
 
 def _measure(searcher: Searcher, texts: list[str]) -> None:
-    """What each tier costs on this machine, for the plans of searches that have little time."""
+    """What each tier costs on this machine, for the plans of searches that have little time, unless that is known."""
     for profile in ladder(searcher.ranking.profiles["default"], searcher.ranking):
+        if searcher.costs.ms(profile.name):
+            continue
         spent: list[float] = []
         words: list[float] = []
         for number in range(_MEASURED + 1):
             request = SearchRequest(texts[number % len(texts)], profile=profile.name)
             job = SearchJob(searcher, searcher.query(request), perf_counter())
             searcher.search([job])
+            give_way()
             if number and (cost := tier_ms(job)) is not None:
                 spent.append(cost)
                 words += [timing.ms for timing in job.timings if timing.stage == "lexical"]
