@@ -52,7 +52,7 @@ class Encoder:
         self._query_tokens = _tokenizer(folder, self.description["max_query_tokens"])
         self._product_tokens = _another(self._query_tokens, folder, self.description["max_product_tokens"])
         tokens = self._query_tokens  # not self: an encoder that nobody uses is let go at once
-        self._read_query = lru_cache(_READINGS)(lambda text: tokens.encode(text).ids)
+        self._read = lru_cache(_READINGS)(lambda text: _reading(tokens, text))
         self._query_prefix = str(self.description.get("query_prefix", ""))
         self._product_prefix = str(self.description.get("product_prefix", ""))
         self._marks = _marks(self._query_tokens)
@@ -115,19 +115,18 @@ class Encoder:
 
     def pieces(self, text: str) -> list[int]:
         """Word pieces of a normalised query text, cut at the encoder's limit, without the marks around them."""
-        ids: list[int] = self._read_query(text)
-        if len(ids) < self.description["max_query_tokens"]:
+        ids, cut = self._read(text)
+        if not cut:
             return ids[self._marks[0] : len(ids) - self._marks[1]]
         # What was cut may be as long without marks.
         return list(self._query_tokens.encode(text, add_special_tokens=False).ids)
 
     def cuts(self, text: str) -> bool:
         """Whether a normalised query text is longer than the encoder reads: its vector is of the beginning."""
-        longest = self.description["max_query_tokens"]
         text = self._query_prefix + text
-        if len(text.encode()) + sum(self._marks) <= longest:  # a token has a byte at least
-            return False
-        return len(self._read_query(text)) >= longest and bool(self._query_tokens.encode(text).overflowing)
+        if len(text.encode()) + sum(self._marks) <= self.description["max_query_tokens"]:
+            return False  # a token has a byte at least
+        return self._read(text)[1]
 
     def piece_vectors(self, pieces: Sequence[int]) -> Floats:
         """Unit vectors of queries of one piece each, float32 [n, dimension]. Raises EncoderUnavailable."""
@@ -139,7 +138,7 @@ class Encoder:
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
         if len(texts) == 1:  # read once for the network and for the table of looked-up vectors
-            return self._vectors(self._query_model, [self._read_query(self._query_prefix + texts[0])])
+            return self._vectors(self._query_model, [self._read(self._query_prefix + texts[0])[0]])
         return self._vectors(self._query_model, _token_ids(self._query_tokens, self._query_prefix, texts))
 
     def products(self, texts: Sequence[str]) -> Floats:
@@ -169,6 +168,12 @@ def _marks(tokenizer: Tokenizer) -> tuple[int, int]:
     read = tokenizer.encode("a")
     before = read.special_tokens_mask.index(0) if 0 in read.special_tokens_mask else len(around)
     return before, len(around) - before
+
+
+def _reading(tokenizer: Tokenizer, text: str) -> tuple[list[int], bool]:
+    """A text's tokens, and whether there are more than the encoder reads."""
+    encoding = tokenizer.encode(text)
+    return encoding.ids, bool(encoding.overflowing)
 
 
 def _token_ids(tokenizer: Tokenizer, prefix: str, texts: Sequence[str]) -> list[list[int]]:

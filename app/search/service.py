@@ -61,6 +61,7 @@ _IN_STEP_MS = 150.0
 _IN_STEP_SHARE = 0.25
 _IN_STEP_S = 0.02  # the loop stands still at most, once where a stage does: then no worker is free
 _QUICK_MS = 5.0
+_QUICK_CHARACTERS = 128
 _SURE = 0.9  # of its time may be gone when a search's turn is expected to be over: expectations err
 _LOOP_LATE_S = 0.1  # later than that the loop has too much to do already
 
@@ -523,8 +524,11 @@ def _is_short(job: SearchJob) -> bool:
 
 
 def _is_quick(job: SearchJob) -> bool:
-    """Whether a search takes so short a time that the hop to a worker is a good part of it."""
+    """Whether a search takes so short a time that the hop to a worker is a good part of it; the network is at a long
+    text for several times as long, and the loop would stand still for all others."""
     costs = job.searcher.costs
+    if job.query.text is not None and len(job.query.text) > _QUICK_CHARACTERS:
+        return False
     return costs.ms(WORDS) + costs.ms(job.query.profile.name) < _QUICK_MS
 
 

@@ -214,9 +214,9 @@ def test_long_queries_do_not_hold_up_short_ones(shipped_bundles: Path, promise: 
         rate = capacity(service.address) / 2
         ratios, longer, wrong = [], [], 0
         before = metric(service.address, "aisle_searches_total")
-        for _ in range(5):
-            statuses, alone = _offered(service, rate, 8.0, _short)
-            more, together = _offered(service, rate, 8.0, _mixed)
+        for _ in range(16):  # neighbours of a few seconds: the machine's speed does not stay for longer
+            statuses, alone = _offered(service, rate, 2.5, _short)
+            more, together = _offered(service, rate, 2.5, _mixed)
             is_long = np.arange(len(together)) % _LONG == 0
             wrong += int((statuses != 200).sum() + (more != 200).sum())
             ratios.append(np.percentile(together[~is_long], 99) / np.percentile(alone[~is_long], 99))
