@@ -274,8 +274,8 @@ class Batcher(Generic[Job]):
 
     @property
     def free(self) -> bool:
-        """Whether a worker rests and no search waits or is under way; bulk work may be."""
-        return self._idle > 0 and not self._waiting[Priority.SEARCH] and not self._searching()
+        """Whether a worker rests and no search waits; others may be under way, a long one say."""
+        return self._idle > 0 and not self._waiting[Priority.SEARCH]
 
     def _searching(self) -> bool:
         return any(worker.batch and worker.batch[0].priority is Priority.SEARCH for worker in self._crew)

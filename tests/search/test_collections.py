@@ -19,7 +19,6 @@ from app.errors import BundleError
 from app.index import bundle
 from app.index.bundle import BundleStore
 from app.index.catalog import Catalog
-from app.runtime.onnx import Provider
 from app.search import collections
 from app.search.collections import Collections
 from app.search.versions import Encoders, Served, load
@@ -77,10 +76,10 @@ async def test_what_is_published_while_another_version_is_being_refused_is_serve
     """Checking the broken one took so long that the good one came in between: the refusal is not held against it."""
     broken, good = _seal(store, "broken", whole=False), _seal(store, "good")
 
-    def load_slowly(of: BundleStore, version: str, encoders: Encoders, search_on: Provider) -> Served:
+    def load_slowly(of: BundleStore, version: str, *others: Any) -> Served:
         if version == broken:
             (store.folder / "CURRENT").write_text(good)
-        return load(of, version, encoders, search_on)
+        return load(of, version, *others)
 
     served = Collections(store.folder, "cpu")
     served.open()
@@ -202,6 +201,18 @@ async def test_one_collection_that_cannot_be_read_does_not_hold_up_the_others(
     served.follow()
     await _until(lambda: "other" in served.all())
     await served.close()
+
+
+def test_a_version_like_the_one_served_takes_over_its_costs(store: BundleStore, tmp_path: Path) -> None:
+    """What is measured beside searches would refuse the first of them; with another encoder it is measured anew."""
+    encoders = Encoders("cpu")
+    first = load(store, store.current() or "", encoders)
+    for _ in range(50):
+        first.searcher.costs.seen("default", 40.0)
+    like = load(store, _seal(store, "same"), encoders, "cpu", first)
+    assert like.searcher.costs.ms("default") > 20.0
+    other = _seal(store, "changed", encoder=tiny.write_encoder(tmp_path / "changed", seed=5))
+    assert 0.0 < load(store, other, encoders, "cpu", first).searcher.costs.ms("default") < 20.0
 
 
 def test_an_encoder_that_no_version_uses_any_more_is_let_go(store: BundleStore, tmp_path: Path) -> None:

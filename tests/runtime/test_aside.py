@@ -1,0 +1,28 @@
+"""Work beside searches."""
+
+from __future__ import annotations
+
+import time
+
+from app.runtime.aside import aside, give_way
+
+
+def _work(pieces: int) -> tuple[float, float]:
+    """Seconds of the clock, and of the processor, for so many pieces of a millisecond each."""
+    begun, spent = time.perf_counter(), time.thread_time()
+    for _ in range(pieces):
+        until = time.thread_time() + 1e-3
+        while time.thread_time() < until:
+            pass
+        give_way()
+    return time.perf_counter() - begun, time.thread_time() - spent
+
+
+async def test_work_rests_between_its_pieces_aside_and_nowhere_else() -> None:
+    """Aside it takes several times as long as it is at work."""
+    took, worked = await aside(_work, 5)
+    assert took > 5 * worked > 0.0
+    begun = time.perf_counter()
+    for _ in range(1000):
+        give_way()
+    assert time.perf_counter() - begun < 1.0
