@@ -396,7 +396,10 @@ def test_words_need_no_quotes(tiny_bundles: Path, capsys: Told) -> None:
         (["build", "nowhere.jsonl", "--bundles", "b"], "nowhere.jsonl"),
         (["build", "nowhere.xlsx", "--bundles", "b"], "xlsx"),
         (["build", "p.jsonl", "--bundles", "b", "--encoder", "nowhere"], "--encoder nowhere"),
-        (["train", "nowhere.toml"], "aisle: nowhere.toml: no such file or directory"),
+        (
+            ["build", "p.jsonl", "--bundles", "b", "--queries", "nowhere.tsv", "--qrels", "q"],
+            "nowhere.tsv: no such file",
+        ),
         (["build", "p.jsonl", "--bundles", "b", "--queries", "q.tsv"], "--qrels"),
         (["build", "p.jsonl", "--bundles", "b", "--vectors", "v.npy", "--reuse", "current"], "exclude"),
     ],
