@@ -59,9 +59,9 @@ _IN_HAND = 1  # searches that a worker has begun when another joins the queue, c
 # door. At 20 ms a service at its limit answered 550 a second, at 150 ms 590.
 _IN_STEP_MS = 150.0
 _IN_STEP_SHARE = 0.25
-_IN_STEP_S = 0.02  # the loop stands still at most, once where a stage does: then no worker is free
+_IN_STEP_S = 0.02  # the loop stands still at most; where a stage does, once for each worker: then none is free
 _QUICK_MS = 5.0
-_QUICK_CHARACTERS = 128
+_QUICK_CHARACTERS = 128  # at 64 tokens a search takes three times as long as at ten
 _SURE = 0.9  # of its time may be gone when a search's turn is expected to be over: expectations err
 _LOOP_LATE_S = 0.1  # later than that the loop has too much to do already
 

@@ -75,6 +75,22 @@ async def test_the_loop_stands_still_for_a_search_while_everybody_rests() -> Non
     await batcher.stop()
 
 
+async def test_a_worker_is_free_beside_one_that_is_at_a_search() -> None:
+    """And none is while all of them are, or a search waits."""
+    gate = _Gate()
+    batcher = _batcher(gate, workers=2, max_batch=1)
+    await _until(lambda: batcher.free)
+    tickets = [batcher.submit([1])]
+    await _until(lambda: batcher.free and not batcher.load().waiting)
+    tickets.append(batcher.submit([2]))
+    await _until(lambda: not batcher.free)
+    gate.opened.set()
+    for ticket in tickets:
+        await batcher.wait(ticket, after_ms(5000))
+    await _until(lambda: batcher.free)
+    await batcher.stop()
+
+
 async def test_the_loop_does_not_stand_still_for_ever() -> None:
     """A search that takes longer than the loop's patience is a ticket as any other, and nobody rests meanwhile."""
     gate = _Gate()

@@ -70,8 +70,8 @@ function urlOfState() {
 export function readUrl() {
   const params = new URLSearchParams(location.search);
   ignored.length = 0;
-  const collection = collections.find(({ name }) => name === params.get("collection")) ?? collections[0];
   const named = params.get("collection");
+  const collection = collections.find(({ name }) => name === named) ?? collections[0];
   if (named && named !== collection.name) ignored.push(`the collection “${named}”`);
   state.collection = collection;
   state.query = params.get("q") ?? "";
