@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 # Most searches are over before it would pay to watch whether somebody still waits for them.
 _SMALL_BYTES = 8192  # read or written in a few tenths of a millisecond
-_WATCH_AFTER_S = 0.01
+_WATCH_AFTER_S = 0.05
 
 
 class Endpoint:

@@ -59,7 +59,7 @@ class Edge:
         begun = perf_counter()
         started = scope["started"] = scope.get(ARRIVED, begun)
         scope["alone"] = self._alone(scope, begun)
-        scope["late_ms"] = (begun - started) * 1e3 if ARRIVED in scope else None
+        scope["late_ms"] = (begun - started) * 1e3
         answer = _Answer(scope, send, self._service)
         metrics.IN_FLIGHT.inc()
         try:

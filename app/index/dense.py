@@ -87,11 +87,6 @@ class VectorIndex(Protocol):
         """The `depth` best allowed rows for a query vector [dimension], and scores: score descending, row ascending."""
         ...
 
-    @property
-    def batches(self) -> bool:
-        """Whether several queries at once are faster."""
-        ...
-
     def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
         """What `search` finds for each of the queries, [n, dimension], without a filter."""
         ...
@@ -107,8 +102,6 @@ class VectorIndex(Protocol):
 
 class FaissIndex:
     """FAISS over float16 codes: flat, or inverted lists for larger catalogues."""
-
-    batches = False
 
     def __init__(self, index: Any, codes: Halves | None = None) -> None:
         """`codes` where the index holds none itself."""
@@ -255,7 +248,11 @@ class FaissIndex:
         return min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
 
     def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
-        return [self.search(query, depth, None) for query in queries]
+        if self.parameter is not None:  # FAISS's way for several at once gains nothing, or wakes a team of threads
+            return [self.search(query, depth, None) for query in queries]
+        _, found = self._index.search(queries, self._wanted(depth))
+        rows = [some[some >= 0].astype(np.int32) for some in found]
+        return [top_rows(some, self.scores(query, some), depth) for query, some in zip(queries, rows, strict=True)]
 
     def _parameters(self, allowed: Mask | None, wanted: int, share: float) -> Any:
         selector = None
@@ -363,7 +360,6 @@ class FewVectors:
     """Vectors too few for an index: every row is scored, by the kernel that scores the large one's."""
 
     kind = "exact"
-    batches = False
 
     def __init__(self, codes: Halves) -> None:
         codes = np.ascontiguousarray(codes)
@@ -409,7 +405,6 @@ class ExactIndex:
     """The stand-in beside the seam: brute force in numpy, the oracle that FAISS is tested and probed against."""
 
     kind = "exact"
-    batches = False
 
     def __init__(self, vectors: Floats) -> None:
         self._vectors = vectors.astype(np.float16).astype(np.float32)

@@ -108,10 +108,6 @@ class GpuIndex:
         return f"{GPU_KIND}, {self.cpu.kind}" if self._held else self.cpu.kind
 
     @property
-    def batches(self) -> bool:
-        return bool(self._held)
-
-    @property
     def dimension(self) -> int:
         return self.cpu.dimension
 

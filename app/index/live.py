@@ -314,10 +314,6 @@ class LiveVectors:
         return self._indexes[0].kind
 
     @property
-    def batches(self) -> bool:
-        return self._indexes[0].batches
-
-    @property
     def dimension(self) -> int:
         return self._indexes[0].dimension
 

@@ -1,9 +1,9 @@
 """One queue with two priorities between the event loop and the worker threads.
 
-A ticket makes at most one hop, for which the loop stands still where nobody else needs it. A worker takes what waits,
-up to a budget and never on a timer: idle means a batch of one with no added wait; under load batches grow by
-themselves. Searches go before bulk work, which runs in small slices, and while searches come one slice at a time with
-rests between: a slice beside a search takes the interpreter from it. Several callers may wait for one ticket, each
+A ticket makes at most one hop. A worker takes what waits, up to a budget and never on a timer: idle means a batch of
+one with no added wait; under load batches grow by themselves. Loop and workers take turns where they can: two threads
+that are busy at once take the one interpreter from each other. Searches go before bulk work, which runs in small
+slices, and while searches come one slice at a time with rests between. Several callers may wait for one ticket, each
 until its own deadline; a ticket that nobody waits for any more is dropped before work begins.
 
 A thread that stands still cannot be ended. While all of them do, one more takes what waits. One that has been at a
@@ -47,6 +47,8 @@ _RESTS = 10
 _LEAST_REST_S = 0.005
 _LONGEST_REST_S = 0.25
 _WAITS_S = 0.05
+_LEAST_WAIT_S = 0.001
+_STANDS_STILL_S = 0.02  # the loop at most; where a stage does, once for each worker: then none is free
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
 _HESITATING_LOOKS = 2
@@ -73,7 +75,7 @@ _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 class Ticket(Generic[Job]):
     """A job's place in the queue, and those who wait for it."""
 
-    __slots__ = ("abandoned", "awaited", "done", "error", "job", "priority", "waiters")
+    __slots__ = ("abandoned", "done", "error", "job", "priority", "step", "waiters")
 
     def __init__(self, job: Job, priority: Priority) -> None:
         self.job = job
@@ -82,7 +84,20 @@ class Ticket(Generic[Job]):
         self.abandoned = False  # set when the last waiter has left; before the first has come it is still wanted
         self.done = False
         self.error: BaseException | None = None
-        self.awaited: threading.Lock | None = None  # the loop's, which stands still until it is released
+        self.step: _Step[Job] | None = None
+
+
+class _Step(Generic[Job]):
+    """Tickets that the loop stands still for: how many are not over yet, and what it has to tell whom."""
+
+    __slots__ = ("left", "lost", "over", "told")
+
+    def __init__(self, tickets: int) -> None:
+        self.left = tickets
+        self.lost = False  # the loop has lost patience: what ends from now on is sent to it
+        self.told: list[tuple[Ticket[Job], BaseException | None]] = []
+        self.over = threading.Lock()  # the loop's, until nothing is left
+        self.over.acquire()
 
 
 class _Worker(Generic[Job]):
@@ -108,6 +123,7 @@ class Batcher(Generic[Job]):
         self._max_batch = max_batch  # 0: as `start` says
         self._max_waiting = max_waiting
         self._waiting: tuple[deque[Ticket[Job]], deque[Ticket[Job]]] = (deque(), deque())
+        self._next_step: deque[tuple[Ticket[Job], float]] = deque()  # and their deadlines
         self._idle = 0
         self._wake = threading.Condition(threading.Lock())
         self._crew: list[_Worker[Job]] = []
@@ -148,6 +164,8 @@ class Batcher(Generic[Job]):
         with self._wake:
             self._stopping = True
             left = [ticket for queue in self._waiting for ticket in queue]
+            left += [ticket for ticket, _ in self._next_step]
+            self._next_step.clear()
             for priority in Priority:
                 self._waiting[priority].clear()
                 self._depths[priority].set(0)
@@ -203,36 +221,61 @@ class Batcher(Generic[Job]):
 
     def submit(self, job: Job, priority: Priority = Priority.SEARCH) -> Ticket[Job]:
         """Queue a job. Raises Overloaded at once when too much waits already, Unavailable when stopping."""
-        queue = self._waiting[priority]
-        if len(queue) >= self._max_waiting and not self._drop_abandoned(priority):
-            metrics.REFUSED.labels("queue_full").inc()
-            raise Overloaded("too many searches are waiting; try again shortly")
-        ticket = Ticket(job, priority)
+        self._refuse_one_too_many(priority)
+        queue, ticket = self._waiting[priority], Ticket(job, priority)
         with self._wake:
-            if self._stopping:
-                raise Unavailable("the service is stopping")
             queue.append(ticket)
             self._depths[priority].set(len(queue))
             if self._idle:
                 self._wake.notify()
         return ticket
 
-    def run_in_step(self, job: Job, patience_s: float) -> Ticket[Job]:
-        """Queue a search while a worker is `free`, and let the loop stand still until it is done; for so long at most,
-        then it is a ticket as any other. A loop that goes on meanwhile takes the interpreter from the worker again and
-        again: two threads that are busy at once answer fewer searches than one after the other."""
+    def run_in_step(self, job: Job, deadline: float) -> Ticket[Job]:
+        """Queue a search, to be called while a worker is `free`: once all have joined that the loop has read already,
+        it lets a batch run, and stands still until that is done; for a moment at most, then its tickets are as any
+        others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads that
+        are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next batch,
+        in which each stage finds its code and data warm. Raises as `submit` does."""
+        assert self._loop is not None, "start() first"
+        self._refuse_one_too_many(Priority.SEARCH)
+        if not self._next_step:
+            self._loop.call_soon(self._step)
         ticket = Ticket(job, Priority.SEARCH)
-        awaited = ticket.awaited = threading.Lock()
-        awaited.acquire()
-        with self._wake:
-            if self._stopping:
-                raise Unavailable("the service is stopping")
-            self._waiting[Priority.SEARCH].append(ticket)
-            self._wake.notify()
-        if not awaited.acquire(timeout=patience_s):
-            with self._wake:
-                ticket.awaited = None
+        self._next_step.append((ticket, deadline))
         return ticket
+
+    def _step(self) -> None:
+        """On the loop, which has nothing else to do first. Without a worker that is free all go to the queue."""
+        assert self._loop is not None
+        with self._wake:
+            stands, queue = self.free, self._waiting[Priority.SEARCH]
+            count = self._share(len(self._next_step)) if stands else len(self._next_step)
+            joined = [self._next_step.popleft() for _ in range(count)]
+            step: _Step[Job] = _Step(count)
+            for ticket, _ in joined:
+                ticket.step = step if stands else None
+                queue.append(ticket)
+            self._depths[Priority.SEARCH].set(len(queue))
+            self._wake.notify(count)
+        if stands and joined:
+            at = now()
+            until = min([at + _STANDS_STILL_S, *(deadline for _, deadline in joined if deadline > at)])
+            if not step.over.acquire(timeout=until - at):
+                with self._wake:
+                    step.lost = True
+            for ticket, error in step.told:
+                _settle((ticket,), error)
+            step.told.clear()  # a ticket knows its step: they would be garbage in a cycle
+        if self._next_step:  # the answers go out first, which takes the loop one more round
+            self._loop.call_soon(self._loop.call_soon, self._step)
+
+    def _refuse_one_too_many(self, priority: Priority) -> None:
+        if self._stopping:
+            raise Unavailable("the service is stopping")
+        joined = len(self._next_step) if priority is Priority.SEARCH else 0
+        if len(self._waiting[priority]) + joined >= self._max_waiting and not self._drop_abandoned(priority):
+            metrics.REFUSED.labels("queue_full").inc()
+            raise Overloaded("too many searches are waiting; try again shortly")
 
     def _drop_abandoned(self, priority: Priority) -> int:
         """Make room in a full queue: while workers stand still, those who left would keep out those who come."""
@@ -270,7 +313,7 @@ class Batcher(Generic[Job]):
     @property
     def resting(self) -> bool:
         """Whether nothing waits and no worker works."""
-        return self._idle == len(self._crew) and not (self._waiting[0] or self._waiting[1])
+        return self._idle == len(self._crew) and not (self._waiting[0] or self._waiting[1] or self._next_step)
 
     @property
     def free(self) -> bool:
@@ -282,7 +325,7 @@ class Batcher(Generic[Job]):
 
     def load(self) -> Load:
         """What waits now, and who serves it."""
-        return Load(len(self._waiting[Priority.SEARCH]), max(1, self._able()))
+        return Load(len(self._waiting[Priority.SEARCH]) + len(self._next_step), max(1, self._able()))
 
     async def run(self, job: Job, *, deadline: float, priority: Priority = Priority.SEARCH) -> None:
         """Submit and wait."""
@@ -299,37 +342,41 @@ class Batcher(Generic[Job]):
         wanted = [ticket for ticket in batch if not ticket.abandoned]
         if len(wanted) < len(batch):
             self._skipped.inc(len(batch) - len(wanted))
-        if not wanted:
-            self._rest_after(batch, now(), thread_time())
-            return True
-        self._sizes[wanted[0].priority].observe(len(wanted))
         error: BaseException | None = None
         began, used = now(), thread_time()
-        try:
-            self._process([ticket.job for ticket in wanted])
-        except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
-            error = raised
-        if worker in self._given_up:  # they have been told already
-            return True
+        if wanted:
+            self._sizes[wanted[0].priority].observe(len(wanted))
+            try:
+                self._process([ticket.job for ticket in wanted])
+            except Exception as raised:  # noqa: BLE001  (whatever it is, those who wait must be told)
+                error = raised
+            if worker in self._given_up:  # they have been told already
+                return True
+            self._finished += 1
         self._rest_after(batch, began, used)
-        self._finished += 1
-        if self._told_at_once(wanted, error):
+        loose = self._told_in_step(batch, error)
+        if not wanted or not loose:
             return True
         try:
-            self._loop.call_soon_threadsafe(_settle, wanted, error)
+            self._loop.call_soon_threadsafe(_settle, loose, error)
         except RuntimeError:
             return False
         return True
 
-    def _told_at_once(self, tickets: Sequence[Ticket[Job]], error: BaseException | None) -> bool:
-        """Whether the loop has stood still for these, so that nothing need be sent to it."""
-        ticket = tickets[0]
+    def _told_in_step(self, batch: Sequence[Ticket[Job]], error: BaseException | None) -> Sequence[Ticket[Job]]:
+        """Leave word for the loop where it stands still; those are returned for which it does not."""
+        loose: list[Ticket[Job]] = []
         with self._wake:
-            awaited = ticket.awaited  # None from the start, or since it has lost patience
-            if awaited is not None:
-                ticket.done, ticket.error = True, error
-                awaited.release()
-        return awaited is not None
+            for ticket in batch:
+                step = ticket.step
+                if step is None or step.lost:
+                    loose.append(ticket)
+                    continue
+                step.told.append((ticket, error))
+                step.left -= 1
+                if not step.left:
+                    step.over.release()
+        return loose
 
     def _take(self, worker: _Worker[Job]) -> list[Ticket[Job]] | None:
         with self._wake:
@@ -340,7 +387,7 @@ class Batcher(Generic[Job]):
                 if self._stopping:
                     return None
                 self._idle += 1
-                self._wake.wait(self._rest_s() if self._waiting[Priority.BULK] else None)
+                self._wake.wait(max(_LEAST_WAIT_S, self._rest_s()) if self._waiting[Priority.BULK] else None)
                 self._idle -= 1
             if priority is Priority.SEARCH:
                 self._searched_at = now()
@@ -349,9 +396,7 @@ class Batcher(Generic[Job]):
                 self._bulk_from = math.inf  # until this one is done
             queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
-            share = min(-(-len(queue) // (self._idle + 1)), self._max_batch)
-            if share > 1 and self._most is not None:
-                share = max(1, min(share, self._most()))
+            share = self._share(-(-len(queue) // (self._idle + 1)))
             if priority is Priority.BULK and now() < self._searched_at + _SEARCHES_COME_S:
                 share = 1  # a search that comes now waits for all of it
             taken = [queue.popleft() for _ in range(share)]
@@ -359,11 +404,18 @@ class Batcher(Generic[Job]):
             worker.batch = taken
             return taken
 
+    def _share(self, waiting: int) -> int:
+        """How many of those a worker takes at once."""
+        share = min(waiting, self._max_batch)
+        return max(1, min(share, self._most())) if share > 1 and self._most is not None else share
+
     def _next(self) -> Priority | None:
         """What a worker should take; None where it should wait."""
         if self._waiting[Priority.SEARCH]:
             return Priority.SEARCH
-        return Priority.BULK if self._waiting[Priority.BULK] and not self._rest_s() else None
+        if self._next_step or not self._waiting[Priority.BULK] or self._rest_s():
+            return None
+        return Priority.BULK
 
     def _rest_after(self, batch: Sequence[Ticket[Job]], began: float, used: float) -> None:
         """`began` by the clock, `used` by this thread's own."""

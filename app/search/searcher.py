@@ -159,8 +159,7 @@ class Searcher:
             job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
             self._find_words_or_do_without(job)
         self._embed(jobs, load)
-        if self.vectors.batches:
-            self._find_near_together(jobs)
+        self._find_near_together(jobs)
         for job in jobs:
             if job.error is not None or expired(job, now()):
                 self._learn(job)  # an encoder that takes too long is what most needs to be known
@@ -385,7 +384,8 @@ class Searcher:
         """What is nearest to queries without a filter, by one call for those that want equally many."""
         waiting: dict[tuple[int, float], list[SearchJob]] = {}
         for job in jobs:
-            if job.error is None and job.vector is not None and job.query.filter is None and job.profile.uses_dense:
+            asks = job.vector is not None and job.query.filter is None and job.profile.uses_dense
+            if job.error is None and asks and not expired(job, now()):
                 waiting.setdefault((job.profile.depth, job.profile.floor), []).append(job)
         for (depth, floor), group in waiting.items():
             if len(group) == 1 or self.scoring.rests():
@@ -396,9 +396,11 @@ class Searcher:
                 self.scoring,
             ):  # each then asks for itself, and what it meets is its own
                 vectors = np.stack([job.vector for job in group if job.vector is not None])
-                for job, near in zip(group, retrieve.dense_many(self.vectors, vectors, depth, floor), strict=True):
+                found = retrieve.dense_many(self.vectors, vectors, depth, floor)
+                spent = (perf_counter() - started) * 1e3 / len(group)  # a search's share: what it costs, not waits
+                for job, near in zip(group, found, strict=True):
                     job.near = near
-                    job.timings.append(Timing("dense", (perf_counter() - started) * 1e3))
+                    job.timings.append(Timing("dense", spent))
 
     def _clarity(self, job: SearchJob, near: retrieve.DenseHits, vector: Floats | None, profile: Profile) -> Clarity:
         """Without a filter, and where the job's lists are the profile's own, those at hand will do."""

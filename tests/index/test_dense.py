@@ -52,6 +52,14 @@ def test_the_nearest_are_found(index: FaissIndex) -> None:
     assert np.mean(shares) >= (0.98 if index.kind.startswith("IVF") else 0.999)
 
 
+def test_many_at_once_find_what_each_finds_alone(index: FaissIndex) -> None:
+    """The same rows and the same bits."""
+    queries = _vectors(30, seed=5)
+    for query, (rows, scores) in zip(queries, index.search_many(queries, 40), strict=True):
+        wanted, expected = index.search(query, 40, None)
+        assert np.array_equal(rows, wanted) and np.array_equal(scores, expected)
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.2, 0.05, 0.001, 0.0])
 def test_a_filter_is_kept_at_every_selectivity(index: FaissIndex, share: float) -> None:
     """No row outside it; min(depth, allowed) rows; recall against exact at least 0.99."""

@@ -189,7 +189,7 @@ def test_where_the_device_fails_the_cpu_answers(
 ) -> None:
     """The caller sees its hits; it is counted, said once, and the device's memory is given back."""
     index, query, before = GpuIndex(flat, device), _vectors(1, seed=6)[0], _failures("raised")
-    assert gpu.used_bytes == COUNT * DIMENSION * 2 and index.batches
+    assert gpu.used_bytes == COUNT * DIMENSION * 2 and index.kind != flat.kind
     expected = flat.search(query, 30, None)
 
     def fails() -> None:
@@ -204,7 +204,7 @@ def test_where_the_device_fails_the_cpu_answers(
         "the index on the GPU failed (raised: RuntimeError: StandardGpuResources: alloc fail out of memory); "
         "the CPU's takes its place"
     ]
-    assert index.kind == flat.kind and not index.batches
+    assert index.kind == flat.kind
     _settled(device)
     assert gpu.used_bytes == 0
 
@@ -313,7 +313,7 @@ def test_changes_are_searched_beside_the_device(flat: FaissIndex, gpu: StandInGp
         live[gone] = False
         layout = Layout(COUNT, [part], live)
         changed, expected = LiveVectors([index, few], layout), LiveVectors([flat, few], layout)
-        assert changed.batches and changed.kind == index.kind and not expected.batches
+        assert changed.kind == index.kind != expected.kind
         queries = np.concatenate([query.reshape(1, -1), _vectors(9, seed=8)])
         together = changed.search_many(queries, 30)
         for one, (rows, scores) in zip(queries, together, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import weakref
@@ -14,7 +15,7 @@ import pytest
 from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
 from app.metrics import REGISTRY
 from app.runtime import batcher as batcher_module
-from app.runtime.batcher import Batcher, Priority
+from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.deadline import after_ms
 
 Jobs = Sequence[list[int]]
@@ -56,23 +57,65 @@ async def test_a_job_comes_back_processed() -> None:
     await batcher.stop()
 
 
-async def test_the_loop_stands_still_for_a_search_while_everybody_rests() -> None:
-    """Done when it comes back, whatever it raised; the loop has had no turn in between."""
-    turns: list[int] = []
+async def _step(batcher: Batcher[list[int]], *jobs: list[int]) -> list[Ticket[list[int]]]:
+    """One turn of the loop, in which it stands still for the first batch of these."""
+    await _until(lambda: batcher.free)
+    tickets = [batcher.run_in_step(job, after_ms(5000)) for job in jobs]
+    await asyncio.sleep(0)
+    return tickets
+
+
+async def test_the_loop_stands_still_for_searches_while_a_worker_rests() -> None:
+    """For all that joined in a turn of the loop, as one batch; what it raised reaches all of them."""
+    taken: list[int] = []
 
     def fails(jobs: Jobs) -> None:
+        taken.append(len(jobs))
         raise ValueError("no")
 
-    batcher, job = _batcher(_double), [21]
-    asyncio.get_running_loop().call_soon(turns.append, 1)
-    ticket = batcher.run_in_step(job, 5.0)
-    assert ticket.done and job == [21, 42] and not turns
-    await batcher.wait(ticket, after_ms(5000))
+    batcher = _batcher(_double)
+    tickets = await _step(batcher, [21], [4])
+    assert [ticket.job for ticket in tickets] == [[21, 42], [4, 8]] and all(ticket.done for ticket in tickets)
+    for ticket in tickets:
+        await batcher.wait(ticket, after_ms(5000))
     await batcher.stop()
     batcher = _batcher(fails)
-    with pytest.raises(ValueError, match="no"):
-        await batcher.wait(batcher.run_in_step([1], 5.0), after_ms(5000))
+    for ticket in await _step(batcher, [1], [2]):
+        with pytest.raises(ValueError, match="no"):
+            await batcher.wait(ticket, after_ms(5000))
+    assert taken == [2]
     await batcher.stop()
+
+
+async def test_what_joins_beyond_a_batch_is_answered_after_it() -> None:
+    """The loop comes round between two batches, so that the first are answered."""
+    batcher = _batcher(_double, max_batch=2)
+    tickets = await _step(batcher, [1], [2], [3])
+    assert [ticket.done for ticket in tickets] == [True, True, False] and batcher.load().waiting == 1
+    await batcher.wait(tickets[2], after_ms(5000))
+    assert tickets[2].job == [3, 6] and not batcher.load().waiting
+    await batcher.stop()
+
+
+async def test_a_step_that_nobody_waits_for_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tickets are dropped, and the loop goes on at once; a full step refuses, one that is stopped fails."""
+    monkeypatch.setattr(batcher_module, "_STANDS_STILL_S", 5.0)
+    batcher, began = _batcher(_double, max_waiting=2), monotonic()
+    await _until(lambda: batcher.free)
+    left = [batcher.run_in_step([number], after_ms(5000)) for number in (1, 2)]
+    with pytest.raises(Overloaded):
+        batcher.run_in_step([3], after_ms(5000))
+    for ticket in left:
+        ticket.abandoned = True
+    await asyncio.sleep(0)
+    assert [ticket.job for ticket in left] == [[1], [2]]
+    assert monotonic() - began < 2
+    waits = batcher.run_in_step([4], after_ms(5000))
+    await batcher.stop()
+    with pytest.raises(Unavailable):
+        await batcher.wait(waits, after_ms(5000))
+    with pytest.raises(Unavailable):
+        batcher.run_in_step([5], after_ms(5000))
 
 
 async def test_a_worker_is_free_beside_one_that_is_at_a_search() -> None:
@@ -95,8 +138,8 @@ async def test_the_loop_does_not_stand_still_for_ever() -> None:
     """A search that takes longer than the loop's patience is a ticket as any other, and nobody rests meanwhile."""
     gate = _Gate()
     batcher, began = _batcher(gate), monotonic()
-    ticket = batcher.run_in_step([21], 0.05)
-    assert not ticket.done and monotonic() - began < 2 and not batcher.resting
+    (ticket,) = await _step(batcher, [21])
+    assert not ticket.done and monotonic() - began < 2 and not batcher.resting and not batcher.free
     with pytest.raises(DeadlineExceeded):
         await batcher.wait(ticket, after_ms(50))
     ticket.abandoned = False
@@ -122,6 +165,23 @@ async def test_an_idle_worker_keeps_no_job_alive() -> None:
             break
         await asyncio.sleep(0.01)
     assert left() is None
+    await batcher.stop()
+
+
+async def test_a_step_leaves_no_garbage() -> None:
+    """A job goes with its ticket, without a collection."""
+    batcher, job = _batcher(_double), _Large([21])
+    gc.collect()
+    gc.disable()
+    try:
+        (ticket,) = await _step(batcher, job)
+        left = weakref.ref(job)
+        await _until(lambda: batcher.free)
+        assert left() is job
+        del job, ticket
+        assert left() is None
+    finally:
+        gc.enable()
     await batcher.stop()
 
 
