@@ -11,6 +11,8 @@ from time import perf_counter
 from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from app.errors import AisleError, BadInput, CorruptPart, EncoderUnavailable, IndexUnavailable
 from app.index import bundle
 from app.index.catalog import Catalog
@@ -34,6 +36,7 @@ from app.types import RescoreCandidate, SearchRequest
 
 _log = logging.getLogger("aisle.versions")
 _MEASURED = 16
+_SEVERAL = 4  # searches: enough for the way of many
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +190,14 @@ def warm(searcher: Searcher, folder: Path) -> Golden:
 
 def _warm_beside(searcher: Searcher, text: str) -> None:
     """What golden queries do not come to: a misspelt word, a vector from the cache (read-only, so another compiled
-    kernel), a product's text, an answer's bytes. Compiling takes some 0.3 s, which the first such request would wait
-    for."""
+    kernel), several searches at once, a product's text, an answer's bytes. Compiling takes some 0.3 s, which the first
+    such request would wait for."""
     searcher.words.spelling.nearest("warmth", 1)
     query = searcher.query(SearchRequest(text, explain=True))
     vector = searcher.query_vectors([query.text or ""], query.profile)[0]
     vector.flags.writeable = False
     searcher.search([SearchJob(searcher, query, perf_counter(), vector=vector)])
+    searcher.vectors.search_many(np.stack([vector] * _SEVERAL), query.profile.depth)
     RescoreJob(searcher, query.text or "", query.profile, [RescoreCandidate(text=text)]).run()
 
 

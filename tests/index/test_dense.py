@@ -13,7 +13,7 @@ import pytest
 from app.errors import CorruptPart
 from app.index import dense
 from app.index.dense import ExactIndex, FaissIndex
-from app.index.dense_kernels import all_finite, dot_rows, top_rows
+from app.index.dense_kernels import all_finite, dot_rows, nearest_rows, top_rows
 from app.types import Floats
 from tests.conftest import ROOT
 
@@ -214,16 +214,30 @@ def test_a_code_that_is_not_finite_is_seen_anywhere() -> None:
 
 
 def test_top_rows_is_a_sort_cut_short() -> None:
-    """Against the sort itself, with many ties."""
+    """Against the sort itself, with many ties, scores of both signs and both zeros."""
     random = np.random.default_rng(6)
     for count in (0, 1, 5, 40, 400):
-        rows = np.sort(random.choice(1000, count, replace=False)).astype(np.int32)
-        scores = random.integers(0, 6, count).astype(np.float32)
+        rows = random.choice(1000, count, replace=False).astype(np.int32)
+        scores = random.integers(-3, 3, count).astype(np.float32) / np.float32(3.0)
+        scores[::7] *= np.float32(-1.0)
         for depth in (1, 3, 50, 500):
             order = np.lexsort((rows, -scores))[:depth]
             found, kept = top_rows(rows, scores, depth)
             assert found.tolist() == rows[order].tolist()
             assert kept.tolist() == scores[order].tolist()
+
+
+@pytest.mark.parametrize("wanted", [1, 30, 299, 300, 500])
+def test_nearest_rows_hold_those_wanted_and_few_more(wanted: int) -> None:
+    """Of queries of any number; all rows where nothing tells them apart."""
+    vectors = _vectors(300).astype(np.float16)
+    queries = np.concatenate([_vectors(6, seed=4), np.zeros((1, DIMENSION), np.float32)])
+    *found, of_zeros = nearest_rows(vectors.view(np.uint16), queries, wanted)
+    assert of_zeros.tolist() == list(range(300))
+    for query, rows in zip(queries, found, strict=False):
+        nearest = np.argsort(-(vectors.astype(np.float32) @ query))[:wanted]
+        assert set(nearest.tolist()) <= set(rows.tolist()) and rows.tolist() == sorted(rows.tolist())
+        assert len(rows) <= wanted + 30
 
 
 _NOWHERE_TO_WRITE = """
