@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import threading
 import time
 import weakref
@@ -510,4 +511,48 @@ async def test_a_slice_that_took_long_keeps_the_others_for_a_moment_only() -> No
         await batcher.run([1], deadline=after_ms(5000))
     assert len(done) == 2 and done[1] - done[0] < 2
     await asyncio.gather(*waiting)
+    await batcher.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_happens_everybody_is_told(workers: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of searches in step and in the queue, bulk work among them; some raise, some are cancelled or late, and
+    the loop loses patience with some. Each ends once, rightly, and in the end nothing waits and nobody works."""
+    monkeypatch.setattr(batcher_module, "_STANDS_STILL_S", 0.004)
+    chance = random.Random(seed)
+
+    def process(jobs: Jobs) -> None:
+        time.sleep(chance.choice((0.0, 0.0, 0.0005, 0.002, 0.008)))
+        if any(job[0] % 17 == 0 for job in jobs):
+            raise ValueError("no")
+        _double(jobs)
+
+    batcher = _batcher(process, workers=workers, max_batch=4, max_waiting=64)
+    ends: dict[str, int] = {}
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(chance.random() * 0.3)
+        deadline = after_ms(chance.choice((3.0, 30.0, 5000.0)))
+        job = [number]
+        try:
+            if batcher.free and chance.random() < 0.7:
+                await batcher.wait(batcher.run_in_step(job, deadline), deadline)
+            else:
+                await batcher.run(job, deadline=deadline, priority=chance.choice(list(Priority)))
+        except (DeadlineExceeded, Overloaded, ValueError) as error:
+            end = type(error).__name__
+        else:
+            end = "done"
+            assert job == [number, 2 * number]
+        ends[end] = ends.get(end, 0) + 1
+
+    tasks = [asyncio.create_task(one(number)) for number in range(1, 601)]
+    await asyncio.sleep(0.1)
+    cancelled = [task for task in tasks if chance.random() < 0.05 and task.cancel()]
+    told = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+    assert [error for error in told if error is not None and not isinstance(error, asyncio.CancelledError)] == []
+    assert cancelled and ends["done"] > 50 and ends["ValueError"] and ends["DeadlineExceeded"]
+    await _until(lambda: batcher.resting)
+    await batcher.run([1], deadline=after_ms(5000))
     await batcher.stop()
