@@ -27,6 +27,7 @@ from typing import Generic, TypeVar
 
 from app import metrics
 from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
+from app.runtime.cores import Tether, this_core
 from app.runtime.deadline import after_ms, left_s, now
 from app.runtime.watch import PATIENCE_S
 
@@ -103,12 +104,13 @@ class _Step(Generic[Job]):
 class _Worker(Generic[Job]):
     """A thread, the batch it is at (empty: it waits), and how often it was seen at it."""
 
-    __slots__ = ("batch", "looks", "thread")
+    __slots__ = ("batch", "looks", "tether", "thread")
 
     def __init__(self, work: Callable[[_Worker[Job]], None], number: int) -> None:
         self.batch: Sequence[Ticket[Job]] = ()
         self.looks = 0
         self.thread = threading.Thread(target=work, args=(self,), name=f"aisle-worker-{number}", daemon=True)
+        self.tether = Tether(self.thread)
 
 
 class Batcher(Generic[Job]):
@@ -230,18 +232,22 @@ class Batcher(Generic[Job]):
                 self._wake.notify()
         return ticket
 
-    def run_in_step(self, job: Job, deadline: float) -> Ticket[Job]:
+    def run_in_step(self, job: Job, deadline: float, *, alone: bool = False) -> Ticket[Job]:
         """Queue a search, to be called while a worker is `free`: once all have joined that the loop has read already,
         it lets a batch run, and stands still until that is done; for a moment at most, then its tickets are as any
         others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads that
         are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next batch,
-        in which each stage finds its code and data warm. Raises as `submit` does."""
+        in which each stage finds its code and data warm. `alone`: nobody else is about to join, so at once. Raises as
+        `submit` does."""
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
-        if not self._next_step:
-            self._loop.call_soon(self._step)
+        begins = not self._next_step
         ticket = Ticket(job, Priority.SEARCH)
         self._next_step.append((ticket, deadline))
+        if begins and alone:
+            self._step()
+        elif begins:
+            self._loop.call_soon(self._step)
         return ticket
 
     def _step(self) -> None:
@@ -249,6 +255,9 @@ class Batcher(Generic[Job]):
         assert self._loop is not None
         with self._wake:
             stands, queue = self.free, self._waiting[Priority.SEARCH]
+            place = self._crew[0].tether if stands and len(self._crew) == 1 else None
+            if place is not None:  # on the core that the loop leaves: no other need be woken
+                place.hold(this_core())
             count = self._share(len(self._next_step)) if stands else len(self._next_step)
             joined = [self._next_step.popleft() for _ in range(count)]
             step: _Step[Job] = _Step(count)
@@ -263,6 +272,8 @@ class Batcher(Generic[Job]):
             if not step.over.acquire(timeout=until - at):
                 with self._wake:
                     step.lost = True
+                    if place is not None:
+                        place.hold(-1)
             for ticket, error in step.told:
                 _settle((ticket,), error)
             step.told.clear()  # a ticket knows its step: they would be garbage in a cycle
@@ -402,6 +413,8 @@ class Batcher(Generic[Job]):
             taken = [queue.popleft() for _ in range(share)]
             self._depths[priority].set(len(queue))
             worker.batch = taken
+            if taken[0].step is None:
+                worker.tether.hold(-1)
             return taken
 
     def _share(self, waiting: int) -> int:

@@ -395,7 +395,7 @@ class SearchService:
                 if alone and self._batcher.resting and _is_short(job):
                     return self._at_once(key, job)
                 if self._batcher.free and _is_quick(job):
-                    ticket = self._batcher.run_in_step(job, deadline)
+                    ticket = self._batcher.run_in_step(job, deadline, alone=alone)
                 else:
                     ticket = self._batcher.submit(job)
                 flight = _Flight(ticket, vector if known is None else None)

@@ -526,7 +526,9 @@ async def test_the_loop_stands_still_for_a_search_that_is_short(
     seen: list[str] = []
     for name in ("run_in_step", "submit"):
         real = getattr(Batcher, name)
-        monkeypatch.setattr(Batcher, name, lambda *given, real=real, name=name: (seen.append(name), real(*given))[1])
+        monkeypatch.setattr(
+            Batcher, name, lambda *given, real=real, name=name, **named: (seen.append(name), real(*given, **named))[1]
+        )
     async with client(tiny_bundles, workers=1) as http:
         service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
         text = " ".join(["steel mug"] * times)

@@ -88,6 +88,19 @@ async def test_the_loop_stands_still_for_searches_while_a_worker_rests() -> None
     await batcher.stop()
 
 
+async def test_who_is_alone_waits_for_nobody_to_join() -> None:
+    """Done when the call comes back, unless others have joined already."""
+    batcher = _batcher(_double)
+    await _until(lambda: batcher.free)
+    ticket = batcher.run_in_step([21], after_ms(5000), alone=True)
+    assert ticket.done and ticket.job == [21, 42]
+    first, second = (batcher.run_in_step([number], after_ms(5000), alone=number == 2) for number in (1, 2))
+    assert not first.done and not second.done
+    await batcher.wait(second, after_ms(5000))
+    assert first.done
+    await batcher.stop()
+
+
 async def test_what_joins_beyond_a_batch_is_answered_after_it() -> None:
     """The loop comes round between two batches, so that the first are answered."""
     batcher = _batcher(_double, max_batch=2)
