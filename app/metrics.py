@@ -27,7 +27,7 @@ _TWO_DOUBLES = Struct("dd").pack  # a value and its time, as prometheus_client's
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     _Shared: Any = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]  # its own is not annotated
 
-    class _Counted(_Shared):  # type: ignore[misc]
+    class _Counted(_Shared):  # type: ignore[misc]  # a class made at run time
         """Counted some thirty times a search: without prometheus_client's looks for a fork, which a process that serves
         never does."""
 

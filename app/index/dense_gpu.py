@@ -131,7 +131,7 @@ class GpuIndex:
         wanted = self._wanted(depth, None)
         found = self._nearest(queries, wanted) if wanted else None
         if found is None:
-            return [self.cpu.search(query, depth, None) for query in queries]
+            return self.cpu.search_many(queries, depth)
         return [
             top_rows(rows, self.scores(query, rows), depth)
             for query, rows in zip(queries, map(_valid, found), strict=True)

@@ -122,10 +122,12 @@ def _scan(codes: npt.NDArray[np.uint16], queries: Floats, scores: Floats) -> Non
 @compiled
 def _at_least(scores: Floats, wanted: int) -> Rows:
     """Rows with the `wanted` largest scores, and those that share the last one's bin of a histogram; ascending."""
+    if wanted >= len(scores):  # none at all, perhaps
+        return np.arange(len(scores)).astype(np.int32)
     least, most = scores[0], scores[0]
     for score in scores:
         least, most = min(least, score), max(most, score)
-    if not most > least or wanted >= len(scores):
+    if not most > least:
         return np.arange(len(scores)).astype(np.int32)
     scale = np.float32(_BINS - 1) / (most - least)
     counts = np.zeros(_BINS, np.int64)

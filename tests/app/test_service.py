@@ -130,7 +130,7 @@ class _SlowEncoder:
 
 async def _waiting(http: httpx.AsyncClient, callers: int) -> None:
     """Until so many callers wait for a search under way."""
-    flights = http.app.state.service._flights  # type: ignore[attr-defined]
+    flights = http.app.state.service._flights  # type: ignore[attr-defined]  # set by the fixture
     while sum(len(flight.ticket.waiters) for flight in flights.values()) < callers:
         await asyncio.sleep(0.01)
 
@@ -366,7 +366,7 @@ async def test_a_version_that_was_replaced_is_let_go(
     monkeypatch.setattr(Encoder, "__init__", remember)
     async with client(bundles, workers=2) as http:
         await _search(http, "mug")
-        service = http.app.state.service  # type: ignore[attr-defined]
+        service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
         left = [weakref.ref(service._collections.get("default").searcher), opened[0]]
         other = tiny.write_encoder(tmp_path / "other", seed=4)
         catalogue = tiny.write_catalogue(tmp_path / "products.jsonl", tiny.products())
@@ -473,7 +473,7 @@ async def test_a_short_search_of_somebody_alone_makes_no_hop(
 
     async with client(tiny_bundles) as http:
         monkeypatch.setattr(Searcher, "search", noted)
-        batcher = http._transport.app.state.service._batcher  # type: ignore[attr-defined]
+        batcher = http._transport.app.state.service._batcher  # type: ignore[attr-defined]  # httpx shows no transport
 
         async def resting() -> None:
             while not batcher.resting:
@@ -509,7 +509,7 @@ def test_who_asks_while_no_other_connection_does_is_alone(
     """Within five milliseconds; callers without an address cannot be told apart, and are never alone."""
     from app.api.middleware import Edge
 
-    edge = Edge(None, service=None, max_body_bytes=1, direct={})  # type: ignore[arg-type]
+    edge = Edge(None, service=None, max_body_bytes=1, direct={})  # type: ignore[arg-type]  # only asked who is alone
     at, found = 100.0, []
     for name, gap in zip(clients, (0.0, *gaps), strict=True):
         at += gap

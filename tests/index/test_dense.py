@@ -232,6 +232,7 @@ def test_nearest_rows_hold_those_wanted_and_few_more(wanted: int) -> None:
     """Of queries of any number; all rows where nothing tells them apart."""
     vectors = _vectors(300).astype(np.float16)
     queries = np.concatenate([_vectors(6, seed=4), np.zeros((1, DIMENSION), np.float32)])
+    assert [len(rows) for rows in nearest_rows(np.empty((0, DIMENSION), np.uint16), queries, 0)] == [0] * len(queries)
     *found, of_zeros = nearest_rows(vectors.view(np.uint16), queries, wanted)
     assert of_zeros.tolist() == list(range(300))
     for query, rows in zip(queries, found, strict=False):
