@@ -20,6 +20,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from time import thread_time
@@ -50,6 +51,7 @@ _LONGEST_REST_S = 0.25
 _WAITS_S = 0.05
 _LEAST_WAIT_S = 0.001
 _STANDS_STILL_S = 0.02  # the loop at most; where a stage does, once for each worker: then none is free
+_STANDS_STILL_FOR_BULK_S = 0.002
 # Looks are counted rather than seconds: while a process is stopped, or its loop held up, no worker can be blamed.
 _LOOK_S = 0.1
 _HESITATING_LOOKS = 2
@@ -138,6 +140,8 @@ class Batcher(Generic[Job]):
         self._searched_at = -math.inf  # when a search was taken last
         self._bulk_from = 0.0  # when the next bulk slice may begin, beside searches
         self._bulk_due = 0.0  # when the one under way might have begun
+        self._bulk_asks = False  # a worker has asked the loop to stand still for a slice
+        self._bulk_may = False  # and the loop does
         self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
@@ -255,9 +259,8 @@ class Batcher(Generic[Job]):
         assert self._loop is not None
         with self._wake:
             stands, queue = self.free, self._waiting[Priority.SEARCH]
-            place = self._crew[0].tether if stands and len(self._crew) == 1 else None
-            if place is not None:  # on the core that the loop leaves: no other need be woken
-                place.hold(this_core())
+            if stands:
+                self._hold_place()
             count = self._share(len(self._next_step)) if stands else len(self._next_step)
             joined = [self._next_step.popleft() for _ in range(count)]
             step: _Step[Job] = _Step(count)
@@ -269,16 +272,39 @@ class Batcher(Generic[Job]):
         if stands and joined:
             at = now()
             until = min([at + _STANDS_STILL_S, *(deadline for _, deadline in joined if deadline > at)])
-            if not step.over.acquire(timeout=until - at):
-                with self._wake:
-                    step.lost = True
-                    if place is not None:
-                        place.hold(-1)
-            for ticket, error in step.told:
-                _settle((ticket,), error)
-            step.told.clear()  # a ticket knows its step: they would be garbage in a cycle
+            self._stand_still(step, until - at)
         if self._next_step:  # the answers go out first, which takes the loop one more round
             self._loop.call_soon(self._loop.call_soon, self._step)
+
+    def _step_of_bulk(self) -> None:
+        """On the loop, which a worker has asked to stand still for a slice of bulk work while searches come."""
+        with self._wake:
+            self._bulk_asks = False
+            queue = self._waiting[Priority.BULK]
+            if not (self.free and queue) or self._next_step or self._rest_s():
+                return  # it asks again
+            step: _Step[Job] = _Step(1)
+            queue[0].step = step
+            self._bulk_may = True
+            self._hold_place()
+            self._wake.notify()
+        self._stand_still(step, _STANDS_STILL_FOR_BULK_S)
+
+    def _hold_place(self) -> None:
+        """An only worker runs on the core that the loop leaves: no other need be woken."""
+        if len(self._crew) == 1:
+            self._crew[0].tether.hold(this_core())
+
+    def _stand_still(self, step: _Step[Job], seconds: float) -> None:
+        """Until the step is over; for so long at most, then its tickets are as any others."""
+        if not step.over.acquire(timeout=seconds):
+            with self._wake:
+                step.lost = True
+                if len(self._crew) == 1:
+                    self._crew[0].tether.hold(-1)
+        for ticket, error in step.told:
+            _settle((ticket,), error)
+        step.told.clear()  # a ticket knows its step: they would be garbage in a cycle
 
     def _refuse_one_too_many(self, priority: Priority) -> None:
         if self._stopping:
@@ -398,17 +424,18 @@ class Batcher(Generic[Job]):
                 if self._stopping:
                     return None
                 self._idle += 1
-                self._wake.wait(max(_LEAST_WAIT_S, self._rest_s()) if self._waiting[Priority.BULK] else None)
+                self._wake.wait(self._patience_s())
                 self._idle -= 1
             if priority is Priority.SEARCH:
                 self._searched_at = now()
             else:
+                self._bulk_may = False
                 self._bulk_due = max(self._bulk_from, now() - _WAITS_S)
                 self._bulk_from = math.inf  # until this one is done
             queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
             share = self._share(-(-len(queue) // (self._idle + 1)))
-            if priority is Priority.BULK and now() < self._searched_at + _SEARCHES_COME_S:
+            if priority is Priority.BULK and self._searches_come():
                 share = 1  # a search that comes now waits for all of it
             taken = [queue.popleft() for _ in range(share)]
             self._depths[priority].set(len(queue))
@@ -428,7 +455,23 @@ class Batcher(Generic[Job]):
             return Priority.SEARCH
         if self._next_step or not self._waiting[Priority.BULK] or self._rest_s():
             return None
-        return Priority.BULK
+        if self._bulk_may or not self._searches_come():
+            return Priority.BULK
+        if not self._bulk_asks:
+            assert self._loop is not None
+            self._bulk_asks = True
+            with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._step_of_bulk)
+        return None
+
+    def _patience_s(self) -> float | None:
+        """How long a worker waits to look again, unless it is woken."""
+        if not self._waiting[Priority.BULK]:
+            return None
+        return _STANDS_STILL_S if self._bulk_asks else max(_LEAST_WAIT_S, self._rest_s())
+
+    def _searches_come(self) -> bool:
+        return now() < self._searched_at + _SEARCHES_COME_S
 
     def _rest_after(self, batch: Sequence[Ticket[Job]], began: float, used: float) -> None:
         """`began` by the clock, `used` by this thread's own."""

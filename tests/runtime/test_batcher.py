@@ -475,7 +475,7 @@ async def test_bulk_work_rests_between_slices_while_searches_come(busy_s: float,
         asyncio.create_task(batcher.run([-1], deadline=after_ms(30_000), priority=Priority.BULK)) for _ in range(60)
     ]
     await batcher.run([0], deadline=after_ms(5000))
-    await _until(lambda: process.running <= 1)
+    await _until(lambda: not process.running)
     before, process.most, began = process.slices, 0, monotonic()
     while monotonic() < began + 1.0:
         await batcher.run([1], deadline=after_ms(5000))
@@ -486,6 +486,51 @@ async def test_bulk_work_rests_between_slices_while_searches_come(busy_s: float,
     began = monotonic()
     await asyncio.gather(*waiting)
     assert process.most == 2, "nobody searches: both take part"
+    await batcher.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_loop_stands_still_for_bulk_work_while_searches_come(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turns of the loop during slices: none beside searches, many where nobody searches, or where a slice takes longer
+    than the loop's patience."""
+    monkeypatch.setattr(batcher_module, "_STANDS_STILL_FOR_BULK_S", 5.0)
+    turns, inside = 0, []
+
+    def process(jobs: Jobs) -> None:
+        before = turns
+        time.sleep(0.004)
+        if jobs[0][0] < 0:
+            inside.append(turns - before)
+        _double(jobs)
+
+    async def slices(count: int, *, beside: bool) -> list[int]:
+        """Turns in each of so many that began after the first search."""
+        nonlocal turns
+        if beside:
+            await batcher.run([1], deadline=after_ms(5000))
+        inside.clear()
+        bulk = [
+            asyncio.create_task(batcher.run([-1], deadline=after_ms(9000), priority=Priority.BULK))
+            for _ in range(count)
+        ]
+        searched = monotonic()
+        while not all(task.done() for task in bulk):
+            turns += 1
+            if beside and monotonic() > searched + 0.02:
+                await batcher.run([1], deadline=after_ms(5000))
+                searched = monotonic()
+            await asyncio.sleep(0)
+        await asyncio.gather(*bulk)
+        return inside
+
+    batcher = _batcher(process, workers=workers, max_batch=1, max_waiting=500)
+    assert set(await slices(6, beside=True)) == {0}
+    monkeypatch.setattr(batcher_module, "_STANDS_STILL_FOR_BULK_S", 0.001)
+    assert min(await slices(6, beside=True)) > 0
+    await asyncio.sleep(0.15)
+    assert min(await slices(6, beside=False)) > 0
     await batcher.stop()
 
 
