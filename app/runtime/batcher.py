@@ -43,7 +43,7 @@ MOST_GIVEN_UP = 8
 # and as long at least as it took: its share of the interpreter is the same whatever it waited for. At most a moment:
 # one slice that hung for seconds must not keep the others, golden queries among them, for a minute. At least for one,
 # as each slice takes the loop as well. Then it waits until no search is under way, for a while at most, and what it
-# waited shortens its next rest.
+# waited shortens its next rest. The loop stands still for a slice, too, unless it would take longer than a moment.
 _SEARCHES_COME_S = 0.1
 _RESTS = 10
 _LEAST_REST_S = 0.005
@@ -78,11 +78,13 @@ _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 class Ticket(Generic[Job]):
     """A job's place in the queue, and those who wait for it."""
 
-    __slots__ = ("abandoned", "done", "error", "job", "priority", "step", "waiters")
+    __slots__ = ("abandoned", "deadline", "done", "error", "job", "number", "priority", "step", "waiters")
 
-    def __init__(self, job: Job, priority: Priority) -> None:
+    def __init__(self, job: Job, priority: Priority, number: int, deadline: float = math.inf) -> None:
         self.job = job
         self.priority = priority
+        self.number = number  # in the order in which they came
+        self.deadline = deadline  # until when the loop may stand still for it
         self.waiters: list[asyncio.Future[None]] = []
         self.abandoned = False  # set when the last waiter has left; before the first has come it is still wanted
         self.done = False
@@ -93,10 +95,13 @@ class Ticket(Generic[Job]):
 class _Step(Generic[Job]):
     """Tickets that the loop stands still for: how many are not over yet, and what it has to tell whom."""
 
-    __slots__ = ("left", "lost", "over", "told")
+    __slots__ = ("deadlines", "left", "lost", "over", "told")
 
-    def __init__(self, tickets: int) -> None:
-        self.left = tickets
+    def __init__(self, tickets: Sequence[Ticket[Job]]) -> None:
+        self.left = len(tickets)
+        self.deadlines = [ticket.deadline for ticket in tickets]
+        for ticket in tickets:
+            ticket.step = self
         self.lost = False  # the loop has lost patience: what ends from now on is sent to it
         self.told: list[tuple[Ticket[Job], BaseException | None]] = []
         self.over = threading.Lock()  # the loop's, until nothing is left
@@ -127,12 +132,13 @@ class Batcher(Generic[Job]):
         self._max_batch = max_batch  # 0: as `start` says
         self._max_waiting = max_waiting
         self._waiting: tuple[deque[Ticket[Job]], deque[Ticket[Job]]] = (deque(), deque())
-        self._next_step: deque[tuple[Ticket[Job], float]] = deque()  # and their deadlines
+        self._next_step: deque[Ticket[Job]] = deque()
+        self._step_due = False  # the loop will come to it
         self._idle = 0
         self._wake = threading.Condition(threading.Lock())
         self._crew: list[_Worker[Job]] = []
         self._given_up: list[_Worker[Job]] = []
-        self._numbers = itertools.count()
+        self._numbers, self._tickets = itertools.count(), itertools.count()
         self._still_looks = self._quiet_looks = self._finished = 0
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,8 +146,9 @@ class Batcher(Generic[Job]):
         self._searched_at = -math.inf  # when a search was taken last
         self._bulk_from = 0.0  # when the next bulk slice may begin, beside searches
         self._bulk_due = 0.0  # when the one under way might have begun
-        self._bulk_asks = False  # a worker has asked the loop to stand still for a slice
-        self._bulk_may = False  # and the loop does
+        self._bulk_since = 0.0  # when the last one began, or since when one waits
+        self._bulk_may = False  # the loop stands still for one
+        self._bulk_is_long = False  # the last one was: the loop would stand still in vain
         self._most: Callable[[], int] | None = None
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
@@ -169,8 +176,7 @@ class Batcher(Generic[Job]):
             self._timer.cancel()
         with self._wake:
             self._stopping = True
-            left = [ticket for queue in self._waiting for ticket in queue]
-            left += [ticket for ticket, _ in self._next_step]
+            left = [ticket for queue in (*self._waiting, self._next_step) for ticket in queue]
             self._next_step.clear()
             for priority in Priority:
                 self._waiting[priority].clear()
@@ -198,7 +204,7 @@ class Batcher(Generic[Job]):
             self._quiet_looks, self._finished = (self._quiet_looks + 1 if busy else 0), 0
             stuck = [worker for worker in self._crew if worker.looks > STUCK_S / _LOOK_S]
             lost = [ticket for worker in stuck for ticket in self._give_up(worker)]
-            waits = self._waiting[0] or self._waiting[1]
+            waits = self._waiting[0] or self._waiting[1] or self._next_step
             if waits and len(self._crew) == self._workers and not self._able():
                 self._add_worker()
         _settle(lost, StoodStill("what worked at this stood still, and was given up"))
@@ -228,8 +234,10 @@ class Batcher(Generic[Job]):
     def submit(self, job: Job, priority: Priority = Priority.SEARCH) -> Ticket[Job]:
         """Queue a job. Raises Overloaded at once when too much waits already, Unavailable when stopping."""
         self._refuse_one_too_many(priority)
-        queue, ticket = self._waiting[priority], Ticket(job, priority)
+        queue, ticket = self._waiting[priority], Ticket(job, priority, next(self._tickets))
         with self._wake:
+            if priority is Priority.BULK and not queue:
+                self._bulk_since = now()
             queue.append(ticket)
             self._depths[priority].set(len(queue))
             if self._idle:
@@ -237,66 +245,68 @@ class Batcher(Generic[Job]):
         return ticket
 
     def run_in_step(self, job: Job, deadline: float, *, alone: bool = False) -> Ticket[Job]:
-        """Queue a search, to be called while a worker is `free`: once all have joined that the loop has read already,
-        it lets a batch run, and stands still until that is done; for a moment at most, then its tickets are as any
-        others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads that
-        are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next batch,
-        in which each stage finds its code and data warm. `alone`: nobody else is about to join, so at once. Raises as
-        `submit` does."""
+        """Queue a search that takes a moment. Once all have joined that the loop has read already, and a worker is
+        free, the loop lets a batch run, and stands still until that is done; for a moment at most, then its tickets are
+        as any others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads
+        that are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next
+        batch, in which each stage finds its code and data warm. `alone`: nobody else is about to join, so at once.
+        Raises as `submit` does."""
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
-        begins = not self._next_step
-        ticket = Ticket(job, Priority.SEARCH)
-        self._next_step.append((ticket, deadline))
+        begins = not self._next_step  # those before it are seen to, by the loop or the worker that they wait for
+        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline)
+        self._next_step.append(ticket)
         if begins and alone:
             self._step()
-        elif begins:
+        elif begins and not self._step_due:
+            self._step_due = True
             self._loop.call_soon(self._step)
         return ticket
 
     def _step(self) -> None:
-        """On the loop, which has nothing else to do first. Without a worker that is free all go to the queue."""
+        """On the loop, which has nothing else to do first. Where no worker is free, the next that is asks for it."""
         assert self._loop is not None
         with self._wake:
-            stands, queue = self.free, self._waiting[Priority.SEARCH]
-            if stands:
-                self._hold_place()
-            count = self._share(len(self._next_step)) if stands else len(self._next_step)
-            joined = [self._next_step.popleft() for _ in range(count)]
-            step: _Step[Job] = _Step(count)
-            for ticket, _ in joined:
-                ticket.step = step if stands else None
-                queue.append(ticket)
-            self._depths[Priority.SEARCH].set(len(queue))
-            self._wake.notify(count)
-        if stands and joined:
-            at = now()
-            until = min([at + _STANDS_STILL_S, *(deadline for _, deadline in joined if deadline > at)])
-            self._stand_still(step, until - at)
-        if self._next_step:  # the answers go out first, which takes the loop one more round
-            self._loop.call_soon(self._loop.call_soon, self._step)
-
-    def _step_of_bulk(self) -> None:
-        """On the loop, which a worker has asked to stand still for a slice of bulk work while searches come."""
+            self._step_due = self._bulk_may = False
+            if not self._idle:
+                return
+            if self._bulk_is_due() and not self._bulk_is_long:
+                tickets, patience_s = [self._waiting[Priority.BULK][0]], _STANDS_STILL_FOR_BULK_S
+                self._bulk_may = True
+            elif self._is_next_in_step():
+                tickets, patience_s = self._pop_next_in_step(), _STANDS_STILL_S
+                self._waiting[Priority.SEARCH].extendleft(reversed(tickets))
+                self._depths[Priority.SEARCH].set(len(self._waiting[Priority.SEARCH]))
+            else:
+                return
+            self._step_due = True  # the loop sees to what comes meanwhile
+            step = _Step(tickets)
+            if tickets and len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
+                self._crew[0].tether.hold(this_core())
+            self._wake.notify(len(tickets))
+        if tickets:
+            self._stand_still(step, patience_s)
         with self._wake:
-            self._bulk_asks = False
-            queue = self._waiting[Priority.BULK]
-            if not (self.free and queue) or self._next_step or self._rest_s():
-                return  # it asks again
-            step: _Step[Job] = _Step(1)
-            queue[0].step = step
-            self._bulk_may = True
-            self._hold_place()
-            self._wake.notify()
-        self._stand_still(step, _STANDS_STILL_FOR_BULK_S)
+            self._step_due = False
+            if self._next_step or self._bulk_is_due():
+                self._ask_for_step()
 
-    def _hold_place(self) -> None:
-        """An only worker runs on the core that the loop leaves: no other need be woken."""
-        if len(self._crew) == 1:
-            self._crew[0].tether.hold(this_core())
+    def _pop_next_in_step(self) -> list[Ticket[Job]]:
+        """Those that a batch has room for, without those that nobody waits for any more."""
+        joined: list[Ticket[Job]] = []
+        room = self._share(len(self._next_step))
+        while self._next_step and len(joined) < room:
+            ticket = self._next_step.popleft()
+            if ticket.abandoned:
+                self._skipped.inc()
+            else:
+                joined.append(ticket)
+        return joined
 
-    def _stand_still(self, step: _Step[Job], seconds: float) -> None:
+    def _stand_still(self, step: _Step[Job], patience_s: float) -> None:
         """Until the step is over; for so long at most, then its tickets are as any others."""
+        at = now()
+        seconds = min([patience_s, *(until - at for until in step.deadlines if until > at)])
         if not step.over.acquire(timeout=seconds):
             with self._wake:
                 step.lost = True
@@ -316,13 +326,14 @@ class Batcher(Generic[Job]):
 
     def _drop_abandoned(self, priority: Priority) -> int:
         """Make room in a full queue: while workers stand still, those who left would keep out those who come."""
-        queue = self._waiting[priority]
+        dropped = 0
         with self._wake:
-            wanted = [ticket for ticket in queue if not ticket.abandoned]
-            dropped = len(queue) - len(wanted)
-            queue.clear()
-            queue.extend(wanted)
-            self._depths[priority].set(len(queue))
+            for queue in (self._waiting[priority], self._next_step):
+                wanted = [ticket for ticket in queue if not (ticket.abandoned and ticket.priority is priority)]
+                dropped += len(queue) - len(wanted)
+                queue.clear()
+                queue.extend(wanted)
+            self._depths[priority].set(len(self._waiting[priority]))
         self._skipped.inc(dropped)
         return dropped
 
@@ -351,11 +362,6 @@ class Batcher(Generic[Job]):
     def resting(self) -> bool:
         """Whether nothing waits and no worker works."""
         return self._idle == len(self._crew) and not (self._waiting[0] or self._waiting[1] or self._next_step)
-
-    @property
-    def free(self) -> bool:
-        """Whether a worker rests and no search waits; others may be under way, a long one say."""
-        return self._idle > 0 and not self._waiting[Priority.SEARCH]
 
     def _searching(self) -> bool:
         return any(worker.batch and worker.batch[0].priority is Priority.SEARCH for worker in self._crew)
@@ -429,7 +435,7 @@ class Batcher(Generic[Job]):
             if priority is Priority.SEARCH:
                 self._searched_at = now()
             else:
-                self._bulk_may = False
+                self._bulk_may, self._bulk_since = False, now()
                 self._bulk_due = max(self._bulk_from, now() - _WAITS_S)
                 self._bulk_from = math.inf  # until this one is done
             queue = self._waiting[priority]
@@ -437,11 +443,15 @@ class Batcher(Generic[Job]):
             share = self._share(-(-len(queue) // (self._idle + 1)))
             if priority is Priority.BULK and self._searches_come():
                 share = 1  # a search that comes now waits for all of it
-            taken = [queue.popleft() for _ in range(share)]
+            taken = [queue.popleft()]
+            while len(taken) < share and queue[0].step is taken[0].step:
+                taken.append(queue.popleft())
             self._depths[priority].set(len(queue))
             worker.batch = taken
             if taken[0].step is None:
                 worker.tether.hold(-1)
+            if self._idle and self._is_next_in_step():
+                self._ask_for_step()
             return taken
 
     def _share(self, waiting: int) -> int:
@@ -450,25 +460,46 @@ class Batcher(Generic[Job]):
         return max(1, min(share, self._most())) if share > 1 and self._most is not None else share
 
     def _next(self) -> Priority | None:
-        """What a worker should take; None where it should wait."""
-        if self._waiting[Priority.SEARCH]:
+        """What a worker should take; None where it should wait, for the loop to stand still among others."""
+        searches = self._waiting[Priority.SEARCH]
+        if searches and searches[0].step is not None:
             return Priority.SEARCH
-        if self._next_step or not self._waiting[Priority.BULK] or self._rest_s():
-            return None
-        if self._bulk_may or not self._searches_come():
+        if self._bulk_may and self._waiting[Priority.BULK]:
             return Priority.BULK
-        if not self._bulk_asks:
+        bulk = self._bulk_is_due()
+        if bulk and (searches or self._bulk_is_long or not self._searches_come()):
+            return Priority.BULK
+        if bulk or self._is_next_in_step():
+            self._ask_for_step()
+            return None
+        return Priority.SEARCH if searches else None
+
+    def _is_next_in_step(self) -> bool:
+        """Whether of the searches that wait the first is one that the loop stands still for."""
+        searches = self._waiting[Priority.SEARCH]
+        return bool(self._next_step) and (not searches or self._next_step[0].number < searches[0].number)
+
+    def _bulk_is_due(self) -> bool:
+        """Whether bulk work may go on: no search waits, or it has waited for them long enough."""
+        if not self._waiting[Priority.BULK] or self._rest_s():
+            return False
+        if not (self._waiting[Priority.SEARCH] or self._next_step):
+            return True
+        return now() > max(self._bulk_from, self._bulk_since) + _WAITS_S
+
+    def _ask_for_step(self) -> None:
+        """What has just ended is answered first, which takes the loop one more round."""
+        if not self._step_due:
             assert self._loop is not None
-            self._bulk_asks = True
+            self._step_due = True
             with suppress(RuntimeError):  # the loop has closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._step_of_bulk)
-        return None
+                self._loop.call_soon_threadsafe(self._loop.call_soon, self._step)
 
     def _patience_s(self) -> float | None:
         """How long a worker waits to look again, unless it is woken."""
         if not self._waiting[Priority.BULK]:
             return None
-        return _STANDS_STILL_S if self._bulk_asks else max(_LEAST_WAIT_S, self._rest_s())
+        return self._rest_s() or (_STANDS_STILL_S if self._step_due else _LEAST_WAIT_S)
 
     def _searches_come(self) -> bool:
         return now() < self._searched_at + _SEARCHES_COME_S
@@ -477,6 +508,7 @@ class Batcher(Generic[Job]):
         """`began` by the clock, `used` by this thread's own."""
         if batch[0].priority is Priority.BULK:
             at = now()
+            self._bulk_is_long = at - began > _STANDS_STILL_FOR_BULK_S
             rest = max(_RESTS * (thread_time() - used), at - began) - max(0.0, began - self._bulk_due)
             self._bulk_from = at + min(max(rest, _LEAST_REST_S), _LONGEST_REST_S)
 

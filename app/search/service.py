@@ -394,7 +394,7 @@ class SearchService:
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 if alone and self._batcher.resting and _is_short(job):
                     return self._at_once(key, job)
-                if self._batcher.free and _is_quick(job):
+                if _is_quick(job):
                     ticket = self._batcher.run_in_step(job, deadline, alone=alone)
                 else:
                     ticket = self._batcher.submit(job)

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic, thread_time
 
@@ -60,7 +61,7 @@ async def test_a_job_comes_back_processed() -> None:
 
 async def _step(batcher: Batcher[list[int]], *jobs: list[int]) -> list[Ticket[list[int]]]:
     """One turn of the loop, in which it stands still for the first batch of these."""
-    await _until(lambda: batcher.free)
+    await _until(lambda: batcher._idle > 0)
     tickets = [batcher.run_in_step(job, after_ms(5000)) for job in jobs]
     await asyncio.sleep(0)
     return tickets
@@ -91,7 +92,7 @@ async def test_the_loop_stands_still_for_searches_while_a_worker_rests() -> None
 async def test_who_is_alone_waits_for_nobody_to_join() -> None:
     """Done when the call comes back, unless others have joined already."""
     batcher = _batcher(_double)
-    await _until(lambda: batcher.free)
+    await _until(lambda: batcher.resting)
     ticket = batcher.run_in_step([21], after_ms(5000), alone=True)
     assert ticket.done and ticket.job == [21, 42]
     first, second = (batcher.run_in_step([number], after_ms(5000), alone=number == 2) for number in (1, 2))
@@ -115,7 +116,7 @@ async def test_a_step_that_nobody_waits_for_holds_nobody_up(monkeypatch: pytest.
     """Its tickets are dropped, and the loop goes on at once; a full step refuses, one that is stopped fails."""
     monkeypatch.setattr(batcher_module, "_STANDS_STILL_S", 5.0)
     batcher, began = _batcher(_double, max_waiting=2), monotonic()
-    await _until(lambda: batcher.free)
+    await _until(lambda: batcher.resting)
     left = [batcher.run_in_step([number], after_ms(5000)) for number in (1, 2)]
     with pytest.raises(Overloaded):
         batcher.run_in_step([3], after_ms(5000))
@@ -132,20 +133,101 @@ async def test_a_step_that_nobody_waits_for_holds_nobody_up(monkeypatch: pytest.
         batcher.run_in_step([5], after_ms(5000))
 
 
-async def test_a_worker_is_free_beside_one_that_is_at_a_search() -> None:
-    """And none is while all of them are, or a search waits."""
+async def test_the_loop_stands_still_beside_a_worker_that_is_at_a_search() -> None:
+    """As long as another rests."""
     gate = _Gate()
-    batcher = _batcher(gate, workers=2, max_batch=1)
-    await _until(lambda: batcher.free)
-    tickets = [batcher.submit([1])]
-    await _until(lambda: batcher.free and not batcher.load().waiting)
-    tickets.append(batcher.submit([2]))
-    await _until(lambda: not batcher.free)
+
+    def process(jobs: Jobs) -> None:
+        (gate if jobs[0][0] < 0 else _double)(jobs)
+
+    batcher = _batcher(process, workers=2, max_batch=1)
+    long = batcher.submit([-1])
+    await gate.reached()
+    (ticket,) = await _step(batcher, [2])
+    assert ticket.done and not long.done
     gate.opened.set()
+    await batcher.wait(long, after_ms(5000))
+    await batcher.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_step_waits_for_a_worker(workers: int) -> None:
+    """While all are at something the loop goes on; the first that is free asks for what has joined, as one batch, after
+    those in the queue that came before and before those that came after."""
+    gates = [_Gate() for _ in range(workers)]
+    seen: list[list[int]] = []
+
+    def process(jobs: Jobs) -> None:
+        if jobs[0][0] < 0:
+            gates[jobs[0][0]](jobs)
+        else:
+            seen.append([job[0] for job in jobs])
+            _double(jobs)
+
+    batcher = _batcher(process, workers=workers, max_batch=4)
+    busy = []
+    for number in range(workers):
+        busy.append(batcher.submit([-1 - number]))
+        await gates[-1 - number].reached()
+    tickets = [batcher.submit([1])]
+    tickets += [batcher.run_in_step([number], after_ms(5000)) for number in (2, 3)]
+    tickets.append(batcher.submit([4]))
+    await asyncio.sleep(0.02)
+    assert not any(ticket.done for ticket in tickets) and batcher.load().waiting == 4 and not seen
+    gates[0].opened.set()
     for ticket in tickets:
         await batcher.wait(ticket, after_ms(5000))
-    await _until(lambda: batcher.free)
+    assert seen == [[1], [2, 3], [4]] or seen == [[1, 4], [2, 3]]
+    for gate in gates:
+        gate.opened.set()
+    for ticket in busy:
+        await batcher.wait(ticket, after_ms(5000))
     await batcher.stop()
+
+
+async def test_those_who_left_a_step_are_not_begun() -> None:
+    """They take nobody's place in the batch either, and a full step has room again."""
+    gate = _Gate()
+    batcher = _batcher(gate, max_batch=2, max_waiting=4)
+    first = batcher.submit([0])
+    await gate.reached()
+    tickets = [batcher.run_in_step([number], after_ms(5000)) for number in range(1, 5)]
+    for ticket in tickets[:2]:
+        ticket.abandoned = True
+    tickets += [batcher.run_in_step([number], after_ms(5000)) for number in (5, 6)]
+    with pytest.raises(Overloaded):
+        batcher.run_in_step([7], after_ms(5000))
+    tickets[3].abandoned = True
+    gate.opened.set()
+    for ticket in (first, tickets[2], *tickets[4:]):
+        await batcher.wait(ticket, after_ms(5000))
+    assert gate.seen == [[0], [3, 5], [6]]
+    await batcher.stop()
+
+
+async def test_bulk_work_gets_a_slice_now_and_then_however_many_search() -> None:
+    """In step, in the queue, or both: the queue is never empty."""
+    for kinds in (("run_in_step",), ("submit",), ("run_in_step", "submit")):
+        process = _Bulk()
+        batcher = _batcher(process, workers=1, max_batch=2, max_waiting=500)
+        bulk = [
+            asyncio.create_task(batcher.run([-1], deadline=after_ms(30_000), priority=Priority.BULK)) for _ in range(3)
+        ]
+        until, left = monotonic() + 5, 0
+        tickets: deque[Ticket[list[int]]] = deque()
+        while not all(task.done() for task in bulk) and monotonic() < until:
+            while len(tickets) < 20:
+                if kinds[left % len(kinds)] == "submit":
+                    tickets.append(batcher.submit([1]))
+                else:
+                    tickets.append(batcher.run_in_step([1], after_ms(5000)))
+                left += 1
+            await asyncio.sleep(0)
+            while tickets and tickets[0].done:
+                tickets.popleft()
+            assert batcher.load().waiting
+        assert all(task.done() for task in bulk), kinds
+        await batcher.stop()
 
 
 async def test_the_loop_does_not_stand_still_for_ever() -> None:
@@ -153,7 +235,7 @@ async def test_the_loop_does_not_stand_still_for_ever() -> None:
     gate = _Gate()
     batcher, began = _batcher(gate), monotonic()
     (ticket,) = await _step(batcher, [21])
-    assert not ticket.done and monotonic() - began < 2 and not batcher.resting and not batcher.free
+    assert not ticket.done and monotonic() - began < 2 and not batcher.resting
     with pytest.raises(DeadlineExceeded):
         await batcher.wait(ticket, after_ms(50))
     ticket.abandoned = False
@@ -190,7 +272,7 @@ async def test_a_step_leaves_no_garbage() -> None:
     try:
         (ticket,) = await _step(batcher, job)
         left = weakref.ref(job)
-        await _until(lambda: batcher.free)
+        await _until(lambda: batcher.resting)
         assert left() is job
         del job, ticket
         assert left() is None
@@ -594,7 +676,7 @@ async def test_whatever_happens_everybody_is_told(workers: int, seed: int, monke
         deadline = after_ms(chance.choice((3.0, 30.0, 5000.0)))
         job = [number]
         try:
-            if batcher.free and chance.random() < 0.7:
+            if chance.random() < 0.6:
                 await batcher.wait(batcher.run_in_step(job, deadline), deadline)
             else:
                 await batcher.run(job, deadline=deadline, priority=chance.choice(list(Priority)))
