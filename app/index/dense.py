@@ -49,7 +49,6 @@ GPU_KIND = "GPU flat fp16"
 _FLAT = "SQfp16"
 EXACT_KINDS = (_FLAT, "exact", f"{GPU_KIND}, {_FLAT}")
 FLAT_UP_TO = 20_000
-_TOGETHER = 3  # queries; fewer are found sooner by FAISS, one by one
 _SPARE = 32  # fetched beyond the depth, so that exact scores and ties by row decide who is within it
 EXACT_SCAN_UP_TO = 20_000
 _LISTS_A_ROOT = 4  # lists for each of the square root of the products: as many as make reading centres and lists equal
@@ -240,6 +239,9 @@ class FaissIndex:
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
         wanted = self._wanted(depth)
+        if allowed is None and self.kind == _FLAT:
+            (rows,) = nearest_rows(self._codes, query.reshape(1, -1), wanted)
+            return top_rows(rows, self.scores(query, rows), depth)
         _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted, share))
         rows = found[0][found[0] >= 0].astype(np.int32)
         if allowed is not None:
@@ -251,7 +253,7 @@ class FaissIndex:
         return min((depth + _SPARE) * (_ROUGHLY if self._listed else 1), len(self))
 
     def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
-        if self.kind != _FLAT or len(queries) < _TOGETHER:
+        if self.kind != _FLAT:
             return [self.search(query, depth, None) for query in queries]
         found = nearest_rows(self._codes, queries, self._wanted(depth))
         return [top_rows(rows, self.scores(query, rows), depth) for query, rows in zip(queries, found, strict=True)]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]  # numba's own
+from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
 from app.index.kernels import compiled
 from app.types import Floats, Rows
-
-# A half float's bits, shifted into a float32's place, are the value times 2^-112 (subnormals included): multiplying
-# back once, after the sum, is exact because it is a power of two. The codes hold no infinities or NaN.
-_HALF_TO_SINGLE = np.float32(2.0**112)
 
 _AT_ONCE = 4  # queries: as many sums as stay in registers
 _BINS = 1024
@@ -50,12 +48,42 @@ def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
 
 def nearest_rows(codes: npt.NDArray[np.uint16], queries: Floats, wanted: int) -> list[Rows]:
     """Of each of the queries, float32 [n, dimension], the `wanted` rows with the largest dot products, and some that
-    come close to them; ascending. A row is read once for all queries, which takes half as long as a scan for each."""
+    come close to them; ascending. Of several queries a row is read and turned into numbers once for all."""
+    if len(queries) < _AT_ONCE:
+        return [_nearest_to_one(codes, query, wanted) for query in queries]
     padded = np.zeros((-(-len(queries) // _AT_ONCE) * _AT_ONCE, queries.shape[1]), np.float32)
     padded[: len(queries)] = queries
     scores = np.empty((len(padded), len(codes)), np.float32)
     _scan(codes, padded, scores)
     return [_at_least(scores[at], wanted) for at in range(len(queries))]
+
+
+def _nearest_to_one(codes: npt.NDArray[np.uint16], query: Floats, wanted: int) -> Rows:
+    scores = np.empty(len(codes), np.float32)
+    _scan_for_one(codes, query, scores)
+    return _at_least(scores, wanted)
+
+
+def _converts_halves() -> bool:
+    """Whether this processor turns float16 into float32 by itself."""
+    return platform.machine() not in ("x86_64", "AMD64") or bool(get_host_cpu_features().get("f16c"))
+
+
+@intrinsic
+def _single(_: Any, code: Any) -> Any:
+    """The float32 that float16 bits stand for. Where no instruction does it, the bits are shifted into a float32's
+    place, which gives the value times 2^-112: right for subnormals too, but slow where those come by."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (half,), single, bits = arguments, ir.FloatType(), ir.IntType(32)
+        if _converts_halves():
+            return builder.fpext(builder.bitcast(half, ir.HalfType()), single)
+        wide = builder.zext(half, bits)
+        size = builder.shl(builder.and_(wide, bits(0x7FFF)), bits(13))
+        sign = builder.shl(builder.and_(wide, bits(0x8000)), bits(16))
+        return builder.fmul(builder.bitcast(builder.or_(size, sign), single), single(2.0**112))
+
+    return types.float32(types.uint16), generate
 
 
 @intrinsic
@@ -79,32 +107,34 @@ def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: 
     dimension = query.shape[0]
     row_bytes = 2 * dimension
     first = codes.ctypes.data
-    bits = np.empty(dimension, np.int32)
-    values = bits.view(np.float32)
     for i in range(rows.shape[0]):
         if i + _AHEAD < rows.shape[0]:
             start = first + np.int64(rows[i + _AHEAD]) * row_bytes
             for line in range(0, row_bytes, _LINE_BYTES):
                 _fetch(start + line)  # type: ignore[call-arg]  # numba passes the typing context itself
         row = rows[i]
-        for j in range(dimension):
-            half = np.int32(codes[row, j])
-            bits[j] = ((half & 0x7FFF) << 13) | ((half & 0x8000) << 16)
         total = np.float32(0.0)
         for j in range(dimension):
-            total += values[j] * query[j]
-        scores[i] = total * _HALF_TO_SINGLE
+            total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]
+        scores[i] = total
+
+
+@partial(compiled, fastmath=True)
+def _scan_for_one(codes: npt.NDArray[np.uint16], query: Floats, scores: Floats) -> None:
+    for row in range(codes.shape[0]):
+        total = np.float32(0.0)
+        for j in range(query.shape[0]):
+            total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]
+        scores[row] = total
 
 
 @partial(compiled, fastmath=True)
 def _scan(codes: npt.NDArray[np.uint16], queries: Floats, scores: Floats) -> None:
     dimension = codes.shape[1]
-    bits = np.empty(dimension, np.int32)
-    values = bits.view(np.float32)
+    values = np.empty(dimension, np.float32)
     for row in range(codes.shape[0]):
         for j in range(dimension):
-            half = np.int32(codes[row, j])
-            bits[j] = ((half & 0x7FFF) << 13) | ((half & 0x8000) << 16)
+            values[j] = _single(codes[row, j])  # type: ignore[call-arg]
         for at in range(0, queries.shape[0], _AT_ONCE):
             a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
             for j in range(dimension):
@@ -113,10 +143,10 @@ def _scan(codes: npt.NDArray[np.uint16], queries: Floats, scores: Floats) -> Non
                 b += value * queries[at + 1, j]
                 c += value * queries[at + 2, j]
                 d += value * queries[at + 3, j]
-            scores[at, row] = a * _HALF_TO_SINGLE
-            scores[at + 1, row] = b * _HALF_TO_SINGLE
-            scores[at + 2, row] = c * _HALF_TO_SINGLE
-            scores[at + 3, row] = d * _HALF_TO_SINGLE
+            scores[at, row] = a
+            scores[at + 1, row] = b
+            scores[at + 2, row] = c
+            scores[at + 3, row] = d
 
 
 @compiled

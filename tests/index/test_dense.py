@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import faiss
+import numba
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app.errors import CorruptPart
-from app.index import dense
+from app.index import dense, dense_kernels
 from app.index.dense import ExactIndex, FaissIndex
 from app.index.dense_kernels import all_finite, dot_rows, nearest_rows, top_rows
 from app.types import Floats
@@ -227,6 +229,27 @@ def test_top_rows_is_a_sort_cut_short() -> None:
             assert kept.tolist() == scores[order].tolist()
 
 
+@pytest.mark.parametrize("by_instruction", sorted({False, dense_kernels._converts_halves()}))
+def test_every_float16_becomes_the_float32_that_it_stands_for(
+    by_instruction: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subnormals and signed zeros too, with an instruction for it and without."""
+    monkeypatch.setattr(dense_kernels, "_converts_halves", lambda: by_instruction)
+    single = dense_kernels._single
+
+    @numba.njit
+    def singles(codes: npt.NDArray[np.uint16], into: Floats) -> None:
+        for at in range(len(codes)):
+            into[at] = single(codes[at])
+
+    codes = np.arange(1 << 16, dtype=np.uint16)
+    codes = codes[np.isfinite(codes.view(np.float16))]
+    found = np.empty(len(codes), np.float32)
+    singles(codes, found)
+    assert len(codes) == 2 * 31 * 1024
+    np.testing.assert_array_equal(found.view(np.uint32), codes.view(np.float16).astype(np.float32).view(np.uint32))
+
+
 @pytest.mark.parametrize("wanted", [1, 30, 299, 300, 500])
 def test_nearest_rows_hold_those_wanted_and_few_more(wanted: int) -> None:
     """Of queries of any number; all rows where nothing tells them apart."""
@@ -239,6 +262,9 @@ def test_nearest_rows_hold_those_wanted_and_few_more(wanted: int) -> None:
         nearest = np.argsort(-(vectors.astype(np.float32) @ query))[:wanted]
         assert set(nearest.tolist()) <= set(rows.tolist()) and rows.tolist() == sorted(rows.tolist())
         assert len(rows) <= wanted + 30
+    for count in range(1, len(queries)):
+        some = nearest_rows(vectors.view(np.uint16), queries[:count], wanted)
+        assert [rows.tolist() for rows in some] == [rows.tolist() for rows in found[:count]]
 
 
 _NOWHERE_TO_WRITE = """
