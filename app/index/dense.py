@@ -6,7 +6,7 @@ score comes from one row-wise kernel over float16 codes, of which there is one c
 the product alone, not on who else was asked for.
 
 Which FAISS type: a flat scan over float16 codes up to FLAT_UP_TO products (exact, and at this size as fast as
-anything; several queries at once are chosen for by a scan of our own, which reads each row once for all). Beyond that
+anything; without a filter scanned by a kernel of our own, which reads each row once for all queries). Beyond that
 inverted lists (Jégou, Douze and Schmid 2011) whose entries are four bits a pair of dimensions, looked up in registers
 many at a time (André, Kermarrec and Le Scouarnec 2015): the rows of the lists nearest to a query are ranked roughly,
 the best of them exactly. The codes then lie in a file of their own, mapped into memory, which replicas on one machine

@@ -73,6 +73,9 @@ class _Cost:
         mean, deviation = self._aged(at)
         return mean + _DOUBT * deviation
 
+    def begun(self) -> float:
+        return self._base + _DOUBT * self._base_deviation
+
     def _aged(self, at: float) -> tuple[float, float]:
         share: float = 0.5 ** max(0.0, (at - self._renewed) / _HALF_LIFE_S)
         mean = self._base + share * (self._mean - self._base)
@@ -104,6 +107,11 @@ class Costs:
         """What the next one is expected to take, on the careful side; 0 where nothing is known yet."""
         cost = self._tiers.get(tier)
         return 0.0 if cost is None else cost.expected(self._clock())
+
+    def begun_ms(self, tier: str) -> float:
+        """What it was expected to take when the version was loaded."""
+        cost = self._tiers.get(tier)
+        return 0.0 if cost is None else cost.begun()
 
     def least_ms(self, steps: Sequence[Profile]) -> float:
         """What a search takes at the last of the steps, its words included."""

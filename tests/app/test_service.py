@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +25,9 @@ from app.index.bundle import BundleStore, read_manifest
 from app.runtime.batcher import Batcher
 from app.search.embed import Encoder
 from app.search.job import SearchJob
+from app.search.plan import Costs
 from app.search.searcher import Searcher
+from app.search.service import _is_quick
 from app.types import Floats, SearchAnswer, SearchRequest
 from scripts.cli import main as aisle
 from tests import tiny
@@ -537,6 +540,22 @@ async def test_the_loop_stands_still_for_a_search_that_is_short(
         assert seen == ["run_in_step" if in_step else "submit"]
         again = await _search(http, text, k=3)
     assert json.loads(b"{" + answer.tail)["hits"][:3] == again["hits"]
+
+
+@pytest.mark.parametrize(
+    ("at_start_ms", "now_ms", "quick"),
+    [(2.0, 2.0, True), (2.0, 7.0, True), (2.0, 15.0, False), (7.0, 7.0, False), (7.0, 2.0, True)],
+)
+def test_a_busy_machine_puts_no_search_out_of_step(
+    tiny_searcher: Searcher, at_start_ms: float, now_ms: float, quick: bool
+) -> None:
+    """Else a load would keep it there: beside a loop that goes on, a search takes twice as long."""
+    searcher = copy(tiny_searcher)
+    searcher.costs = Costs()
+    searcher.costs.begin("default", [at_start_ms] * 8)
+    for _ in range(100):
+        searcher.costs.seen("default", now_ms)
+    assert _is_quick(SearchJob(searcher, searcher.query(SearchRequest("steel mug")), 0.0)) == quick
 
 
 async def test_a_stage_that_stands_still_holds_the_loop_for_a_moment_only(
