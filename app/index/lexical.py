@@ -226,9 +226,10 @@ class LexicalIndex:
         wanted = query_terms(text, self.synonyms)
         begun = last_word(text) if prefix else ""
         own = tokens(begun)[0] if begun else None
+        numbers = [self._vocabulary.number(one.term) for one in wanted]
         alternatives: list[list[Alternative]] = []
-        for one in wanted:
-            found = self._alternatives(one)
+        for one, number in zip(wanted, numbers, strict=True):
+            found = self._alternatives(one, number)
             if one.term.removeprefix(NOT) == own:
                 beginning = begun if one.term == own else NOT + begun
                 known = {term for term, *_ in found}
@@ -239,24 +240,31 @@ class LexicalIndex:
         weights = np.array([weight for *_, weight, _ in flat], np.float32)
         words, kinds = tuple(one.term for one in wanted), tuple(kind for *_, kind in flat)
         bound = kernels.bounds(groups, terms, weights, self._statistics.peaks)
-        return LexicalQuery(groups, terms, weights, bound, words, kinds, self._title_query(words, alternatives))
+        return LexicalQuery(
+            groups, terms, weights, bound, words, kinds, self._title_query(words, numbers, alternatives)
+        )
 
-    def _title_query(self, words: tuple[str, ...], alternatives: list[list[Alternative]]) -> TitleQuery:
+    def _title_query(
+        self, words: tuple[str, ...], numbers: list[int], alternatives: list[list[Alternative]]
+    ) -> TitleQuery:
         """A word that the version does not know is as rare as can be."""
         idf = self._statistics.idf
         rarest = math.log1p(2 * len(self) + 1)
-        of_words = [float(idf[number, 1]) if number >= 0 else rarest for number in map(self._vocabulary.number, words)]
+        of_words = [float(idf[number, 1]) if number >= 0 else rarest for number in numbers]
         return title_query(words, [[term for term, *_ in found] for found in alternatives], of_words, self._vocabulary)
 
-    def _alternatives(self, wanted: Wanted) -> list[Alternative]:
-        """Terms of the vocabulary that satisfy a query's term, with their weights and kinds. A synonym that is rarer
-        than the word counts as if it were as frequent: else the products that say it otherwise would come before those
-        that say it as the shopper does (as Lucene's SynonymQuery, which gives all of them one document frequency)."""
+    def _alternatives(self, wanted: Wanted, number: int) -> list[Alternative]:
+        """Terms of the vocabulary that satisfy a query's term, which has this number, with their weights and kinds. A
+        synonym that is rarer than the word counts as if it were as frequent: else the products that say it otherwise
+        would come before those that say it as the shopper does (as Lucene's SynonymQuery, which gives all of them one
+        document frequency)."""
         idf = self._statistics.idf
         weight = token_weight(wanted.term.removeprefix(MODIFIER))
-        numbers = [*map(self._vocabulary.number, (wanted.term, *wanted.equals))]
-        found = [(number, weight, EXACT) for number in numbers if number >= 0]
-        own = idf[numbers[0], 1] if numbers[0] >= 0 else np.inf
+        equals = (number, *map(self._vocabulary.number, wanted.equals))
+        found = [(equal, weight, EXACT) for equal in equals if equal >= 0]
+        if not (wanted.synonyms or wanted.modifiers):
+            return found
+        own = idf[number, 1] if number >= 0 else np.inf
         nearly = [(term, SYNONYM_WEIGHT, SYNONYM) for term in wanted.synonyms]
         for term, worth, kind in (*nearly, *((term, MODIFIER_WEIGHT, MODIFIER_OF) for term in wanted.modifiers)):
             if (number := self._vocabulary.number(term)) >= 0:

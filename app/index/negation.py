@@ -30,6 +30,7 @@ _WORD = re.compile(r"[^\W_]+(?:['/&+#.][^\W_]+)*|[^\w\s]")
 _CUE = re.compile(
     r"(?<![\w'/&+#.])(?:without|w/o|w/out|excluding|lacking|no|not|non|free)(?![\w'/&+#])|(?<=\s)-(?=[^\W\d_]{3})"
 )
+_HINTS = ("no", "w/o", "free", "excluding", "lacking", "-", "without", "w/out")  # every cue holds one of these
 _CUES = frozenset(("without", "w/o", "w/out", "excluding", "lacking"))
 _ARTICLES = _set("a an the any my your its")
 _JOINTS = frozenset(("and", "or", "nor", "&", "/"))
@@ -119,6 +120,8 @@ def negated_phrases(text: str) -> list[tuple[int, int]]:
 def negated_spans(text: str, *, operator: bool = True) -> list[tuple[int, int]]:
     """Where the negated words of a normalised text are: [start, end) of each, ascending, without overlap. A minus
     before a word is an operator of queries; in a title it is a dash."""
+    if not any(map(text.__contains__, _HINTS)):  # sooner known than found
+        return []
     cues = (cue for cue in _cues(text) if operator or cue[0] != "-")
     return sorted({(word.start, word.end) for cue in cues for word in _negated(cue, text)})
 

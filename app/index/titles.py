@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.index import title_kernels
-from app.index.arrays import frozen, load_array, load_bounds, narrowed, release, save_array
+from app.index.arrays import frozen, load_array, load_bounds, made, narrowed, release, save_array
 from app.index.negation import NOT
 from app.index.postings import TokenizedField
 from app.index.vocabulary import Vocabulary
@@ -37,6 +37,9 @@ _LITTLE = frozenset(
     ("a", "an", "and", "at", "by", "for", "from", "in", "is", "it", "my", "no", "not", "of", "on", "or", "the", "to",
      "with", "without", "your")
 )  # fmt: skip
+
+
+_NO_PAIRS = frozen(np.empty((0, 2), np.int32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,12 +122,12 @@ def title_query(
     weights = [idf[at] if kept or not any(content) else 0.0 for at, kept in zip(wanted, content, strict=True)]
     pairs = [(vocabulary.number(word), vocabulary.number(NOT + word)) for word in denied]
     return TitleQuery(
-        frozen(np.array([term for term, _ in terms], np.int32)),
-        frozen(np.array([place for _, place in terms], np.int32)),
-        frozen(np.array(weights, np.float32)),
+        made([term for term, _ in terms], np.int32),
+        made([place for _, place in terms], np.int32),
+        made(weights, np.float32),
         _head([words[at] for at in wanted]),
-        frozen(np.array([words[at][0].isdigit() for at in wanted], np.bool_)),
-        frozen(np.array(pairs, np.int32).reshape(-1, 2)),
+        made([words[at][0].isdigit() for at in wanted], np.bool_),
+        made(pairs, np.int32) if pairs else _NO_PAIRS,
     )
 
 

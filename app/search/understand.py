@@ -37,8 +37,10 @@ def corrected(text: str, spelling: Spelling, is_word: Callable[[str], bool], *, 
         (start, end), replacement, taken = spans[at], None, 1
         begun = prefix and end == len(text) and spelling.begins(words[at])
         beside = text[end : end + 1] == " " and at + 1 < len(words) and spans[at + 1][0] == end + 1
-        if beside and not is_word(f"{words[at]} {words[at + 1]}"):
+        if beside:
             replacement = _joined(words[at], words[at + 1], min(frequencies[at : at + 2]), spelling)
+            if replacement is not None and is_word(f"{words[at]} {words[at + 1]}"):
+                replacement = None
         if replacement is not None:
             taken, end = 2, spans[at + 1][1]
         elif not frequencies[at] and not begun and lookups < MOST_LOOKUPS and _doubtful(words[at], is_word):
