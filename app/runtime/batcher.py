@@ -133,7 +133,7 @@ class Batcher(Generic[Job]):
         self._max_waiting = max_waiting
         self._waiting: tuple[deque[Ticket[Job]], deque[Ticket[Job]]] = (deque(), deque())
         self._next_step: deque[Ticket[Job]] = deque()
-        self._step_due = False  # the loop will come to it
+        self._step_due = self._stands = False  # the loop will come to it; it stands still for one
         self._idle = 0
         self._wake = threading.Condition(threading.Lock())
         self._crew: list[_Worker[Job]] = []
@@ -239,7 +239,7 @@ class Batcher(Generic[Job]):
             if priority is Priority.BULK and not queue:
                 self._bulk_since = now()
             queue.append(ticket)
-            self._depths[priority].set(len(queue))
+            self._show_depth(priority)
             if self._idle:
                 self._wake.notify()
         return ticket
@@ -253,13 +253,15 @@ class Batcher(Generic[Job]):
         Raises as `submit` does."""
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
-        begins = not self._next_step  # those before it are seen to, by the loop or the worker that they wait for
         ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline)
-        self._next_step.append(ticket)
+        with self._wake:
+            # Those before it are seen to, by the loop or by the worker that they wait for.
+            begins = not self._next_step and not self._step_due
+            self._next_step.append(ticket)
+            self._step_due = self._step_due or begins
         if begins and alone:
             self._step()
-        elif begins and not self._step_due:
-            self._step_due = True
+        elif begins:
             self._loop.call_soon(self._step)
         return ticket
 
@@ -276,18 +278,19 @@ class Batcher(Generic[Job]):
             elif self._is_next_in_step():
                 tickets, patience_s = self._pop_next_in_step(), _STANDS_STILL_S
                 self._waiting[Priority.SEARCH].extendleft(reversed(tickets))
-                self._depths[Priority.SEARCH].set(len(self._waiting[Priority.SEARCH]))
             else:
+                tickets = []
+            # Workers that waited for this step may find that nobody waits for it any more, and others in the queue.
+            self._wake.notify(len(self._waiting[Priority.SEARCH]) + self._bulk_may)
+            if not tickets:
                 return
-            self._step_due = True  # the loop sees to what comes meanwhile
+            self._step_due = self._stands = True  # the loop sees to what comes meanwhile
             step = _Step(tickets)
-            if tickets and len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
+            if len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
                 self._crew[0].tether.hold(this_core())
-            self._wake.notify(len(tickets))
-        if tickets:
-            self._stand_still(step, patience_s)
+        self._stand_still(step, patience_s)
         with self._wake:
-            self._step_due = False
+            self._step_due = self._stands = False
             if self._next_step or self._bulk_is_due():
                 self._ask_for_step()
 
@@ -333,7 +336,7 @@ class Batcher(Generic[Job]):
                 dropped += len(queue) - len(wanted)
                 queue.clear()
                 queue.extend(wanted)
-            self._depths[priority].set(len(self._waiting[priority]))
+            self._show_depth(priority)
         self._skipped.inc(dropped)
         return dropped
 
@@ -347,6 +350,7 @@ class Batcher(Generic[Job]):
                 raise ticket.error
             return
         assert self._loop is not None, "start() first"
+        ticket.deadline = min(ticket.deadline, deadline)
         future: asyncio.Future[None] = self._loop.create_future()
         ticket.waiters.append(future)
         timer = self._loop.call_later(left_s(deadline), _expire, future)
@@ -441,18 +445,25 @@ class Batcher(Generic[Job]):
             queue = self._waiting[priority]
             # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
             share = self._share(-(-len(queue) // (self._idle + 1)))
-            if priority is Priority.BULK and self._searches_come():
+            waits = self._waiting[Priority.SEARCH] or self._next_step
+            if priority is Priority.BULK and (waits or self._searches_come()):
                 share = 1  # a search that comes now waits for all of it
             taken = [queue.popleft()]
             while len(taken) < share and queue[0].step is taken[0].step:
                 taken.append(queue.popleft())
-            self._depths[priority].set(len(queue))
+            self._show_depth(priority)
             worker.batch = taken
             if taken[0].step is None:
                 worker.tether.hold(-1)
             if self._idle and self._is_next_in_step():
                 self._ask_for_step()
+            elif self._idle and self._waiting[Priority.SEARCH]:
+                self._wake.notify()
             return taken
+
+    def _show_depth(self, priority: Priority) -> None:
+        joined = len(self._next_step) if priority is Priority.SEARCH else 0
+        self._depths[priority].set(len(self._waiting[priority]) + joined)
 
     def _share(self, waiting: int) -> int:
         """How many of those a worker takes at once."""
@@ -469,7 +480,7 @@ class Batcher(Generic[Job]):
         bulk = self._bulk_is_due()
         if bulk and (searches or self._bulk_is_long or not self._searches_come()):
             return Priority.BULK
-        if bulk or self._is_next_in_step():
+        if (bulk or self._is_next_in_step()) and not (self._stands and searches):
             self._ask_for_step()
             return None
         return Priority.SEARCH if searches else None
@@ -508,7 +519,7 @@ class Batcher(Generic[Job]):
         """`began` by the clock, `used` by this thread's own."""
         if batch[0].priority is Priority.BULK:
             at = now()
-            self._bulk_is_long = at - began > _STANDS_STILL_FOR_BULK_S
+            self._bulk_is_long = max(thread_time() - used, (at - began) / 4) > _STANDS_STILL_FOR_BULK_S
             rest = max(_RESTS * (thread_time() - used), at - began) - max(0.0, began - self._bulk_due)
             self._bulk_from = at + min(max(rest, _LEAST_REST_S), _LONGEST_REST_S)
 

@@ -185,6 +185,68 @@ async def test_a_step_waits_for_a_worker(workers: int) -> None:
     await batcher.stop()
 
 
+@pytest.mark.parametrize("drops", [False, True])
+async def test_who_waited_behind_one_that_left_is_not_forgotten(drops: bool) -> None:
+    """A search in step came first, so that the free worker asks for the loop, and then nobody waits for it any more:
+    what stands in the queue behind it goes on by itself, and so do those that come."""
+    gate = _Gate()
+    batcher = _batcher(gate, max_batch=2, max_waiting=3)
+    first = batcher.submit([0])
+    await gate.reached()
+    left = batcher.run_in_step([1], after_ms(5000))
+    behind = batcher.submit([2])
+    await asyncio.sleep(0.01)
+    left.abandoned = True
+    gate.opened.set()
+    if drops:
+        _let_idle(batcher, 1)
+        batcher._drop_abandoned(Priority.SEARCH)
+    await batcher.wait(behind, after_ms(1000))
+    await batcher.wait(first, after_ms(1000))
+    after = batcher.run_in_step([3], after_ms(1000))
+    await batcher.wait(after, after_ms(1000))
+    assert gate.seen == [[0], [2], [3]] and batcher.resting
+    await batcher.stop()
+
+
+def _let_idle(batcher: Batcher[list[int]], workers: int) -> None:
+    """Until so many rest, without a turn of the loop."""
+    until = monotonic() + 5
+    while batcher._idle < workers and monotonic() < until:
+        time.sleep(0.001)
+
+
+async def test_all_workers_that_waited_for_a_step_are_woken() -> None:
+    """One takes the step, and hangs at it; the other takes what stands in the queue behind it."""
+    gates = _Gate(), _Gate()
+    hangs = threading.Event()
+
+    def process(jobs: Jobs) -> None:
+        if jobs[0][0] < 0:
+            gates[jobs[0][0]](jobs)
+        elif jobs[0][0] == 1:
+            assert hangs.wait(10)
+        else:
+            _double(jobs)
+
+    batcher = _batcher(process, workers=2, max_batch=4)
+    for number in (1, 2):
+        batcher.submit([-number])
+        await gates[-number].reached()
+    ticket = batcher.run_in_step([1], after_ms(5000))
+    behind = [batcher.submit([number]) for number in (2, 3)]
+    await asyncio.sleep(0.01)
+    for gate in gates:
+        gate.opened.set()
+    _let_idle(batcher, 2)  # both ask for the loop before it comes
+    for one in behind:
+        await batcher.wait(one, after_ms(1000))
+    assert not ticket.done
+    hangs.set()
+    await batcher.wait(ticket, after_ms(1000))
+    await batcher.stop()
+
+
 async def test_those_who_left_a_step_are_not_begun() -> None:
     """They take nobody's place in the batch either, and a full step has room again."""
     gate = _Gate()
