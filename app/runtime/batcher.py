@@ -263,6 +263,8 @@ class Batcher(Generic[Job]):
             self._step()
         elif begins:
             self._loop.call_soon(self._step)
+        else:
+            self._show_depth(Priority.SEARCH)
         return ticket
 
     def _step(self) -> None:
