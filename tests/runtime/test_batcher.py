@@ -611,7 +611,7 @@ class _Bulk:
 
 @pytest.mark.parametrize(("busy_s", "most"), [(0.01, 13), (0.0, 55)])
 async def test_bulk_work_rests_between_slices_while_searches_come(busy_s: float, most: int) -> None:
-    """One slice at a time, a tenth of a core's time, or half of the time where a device does the work; alone it has all
+    """One slice at a time, a ninth of a core's time, or half of the time where a device does the work; alone it has all
     workers, and it never starves."""
     process = _Bulk(busy_s)
     batcher = _batcher(process, workers=2, max_batch=1, max_waiting=500)
