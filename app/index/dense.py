@@ -238,10 +238,9 @@ class FaissIndex:
             if count <= max(EXACT_SCAN_UP_TO, depth):
                 rows = np.flatnonzero(allowed).astype(np.int32)
                 return top_rows(rows, self.scores(query, rows), depth)
+        elif self.kind == _FLAT:
+            return self.search_many(query.reshape(1, -1), depth)[0]
         wanted = self._wanted(depth)
-        if allowed is None and self.kind == _FLAT:
-            (rows,) = nearest_rows(self._codes, query.reshape(1, -1), wanted)
-            return top_rows(rows, self.scores(query, rows), depth)
         _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted, share))
         rows = found[0][found[0] >= 0].astype(np.int32)
         if allowed is not None:

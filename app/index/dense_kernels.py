@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]  # numba's own
-from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
+from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]  # numba's own
 from numba import types
 from numba.extending import intrinsic
 
@@ -115,7 +115,7 @@ def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: 
         row = rows[i]
         total = np.float32(0.0)
         for j in range(dimension):
-            total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]
+            total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]  # as for _fetch
         scores[i] = total
 
 
@@ -124,7 +124,7 @@ def _scan_for_one(codes: npt.NDArray[np.uint16], query: Floats, scores: Floats) 
     for row in range(codes.shape[0]):
         total = np.float32(0.0)
         for j in range(query.shape[0]):
-            total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]
+            total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]  # as for _fetch
         scores[row] = total
 
 
@@ -134,7 +134,7 @@ def _scan(codes: npt.NDArray[np.uint16], queries: Floats, scores: Floats) -> Non
     values = np.empty(dimension, np.float32)
     for row in range(codes.shape[0]):
         for j in range(dimension):
-            values[j] = _single(codes[row, j])  # type: ignore[call-arg]
+            values[j] = _single(codes[row, j])  # type: ignore[call-arg]  # as for _fetch
         for at in range(0, queries.shape[0], _AT_ONCE):
             a, b, c, d = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
             for j in range(dimension):

@@ -580,7 +580,7 @@ async def test_a_stop_of_the_process_is_no_workers_fault(quick: None) -> None:
     batcher = _batcher(lambda jobs: time.sleep(0.1), max_batch=1)
     running = asyncio.create_task(batcher.run([2], deadline=after_ms(5000)))
     await asyncio.sleep(0.02)
-    time.sleep(0.6)  # noqa: ASYNC251
+    time.sleep(0.6)  # noqa: ASYNC251  (the fault: the loop is held up)
     await running
     assert _replaced() == before
     await batcher.stop()
