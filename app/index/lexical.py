@@ -43,7 +43,7 @@ from app.index.synonyms import NO_SYNONYMS, Synonyms
 from app.index.terms import Wanted, product_terms, query_terms
 from app.index.titles import TitleQuery, Titles, separators_in, title_query
 from app.index.vocabulary import Vocabulary
-from app.types import Floats, Mask, Rows
+from app.types import Floats, Mask, Rows, record
 
 FORMAT = 2
 SYNONYMS = "lexical.synonyms.json"
@@ -72,7 +72,7 @@ Alternative = tuple[int, float, str]
 """A term that satisfies a query's word: its number, its weight, and which of KINDS it is."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class LexicalQuery:
     """A parsed query: terms of the version's vocabulary in groups, and the most that any product could score.
 
@@ -90,7 +90,7 @@ class LexicalQuery:
     title: TitleQuery
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class LexicalHits:
     """The best rows, score descending then row ascending, with combined scores in [0, 1]; `matched` allowed rows hold
     at least one of the query's terms."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from app.index.analysis import tokens
+from app.types import record
 
 NOT = "¬"
 """Before a term: the text says that this is absent. No token begins so."""
@@ -71,7 +71,7 @@ _NOT_LACKED = _set("hand hands duty tax toll care royalty post interest rent wor
 _EMPTY = _CUES | {"no", "not", "non", "free"}
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class _Word:
     text: str
     start: int

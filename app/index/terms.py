@@ -9,15 +9,15 @@ asks for `sugar candy` may still see the sugar-free one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from app.index.analysis import is_unspaced, tokens, without_accents
 from app.index.chinese import MODIFIER, modifier_spans, without_asking
 from app.index.negation import NOT, denied_terms, negated_terms
 from app.index.synonyms import NO_SYNONYMS, Expansion, Synonyms, term_of
+from app.types import record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Wanted:
     """One thing that a query asks for: a term, or as good as it (`equals`), or nearly (`synonyms`), or at least in
     connection with something else (`modifiers`)."""

@@ -10,7 +10,6 @@ version does not know the word) and `lexical.title_ends.npy` (int32 or, where th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from app.index.arrays import frozen, load_array, load_bounds, made, narrowed, re
 from app.index.negation import NOT
 from app.index.postings import TokenizedField
 from app.index.vocabulary import Vocabulary
-from app.types import Floats, Rows
+from app.types import Floats, Rows, record
 
 FEATURES = ("coverage", "complete", "phrase", "head", "numbers", "excluded")
 """Of the query's words, weighed by idf, the share that the title holds; whether it holds them all; of the pairs of
@@ -42,7 +41,7 @@ _LITTLE = frozenset(
 _NO_PAIRS = frozen(np.empty((0, 2), np.int32))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class TitleQuery:
     """What a parsed query asks of a title. Places count the query's words, in order, those that must be absent left
     out.

@@ -21,7 +21,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from time import thread_time
 from typing import Generic, TypeVar
@@ -31,6 +30,7 @@ from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
 from app.runtime.cores import Tether, this_core
 from app.runtime.deadline import after_ms, left_s, now
 from app.runtime.watch import PATIENCE_S
+from app.types import record
 
 Job = TypeVar("Job")
 
@@ -63,7 +63,7 @@ class Priority(IntEnum):
     BULK = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Load:
     """Searches that wait, and workers to serve them."""
 

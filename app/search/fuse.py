@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from app.index.lexical import LexicalHits
 from app.search.retrieve import DenseHits
-from app.types import Rows
+from app.types import Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Candidates:
     """The result set: rows in ascending order. `exact` is false when a depth cut it off."""
 

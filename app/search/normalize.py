@@ -4,7 +4,6 @@ checked against the catalogue's schema."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import orjson
 
@@ -13,12 +12,12 @@ from app.index.analysis import normalize_text
 from app.index.filters import Filter, canonical, parse
 from app.index.schema import Schema, suggestion
 from app.search.rerank import Profile, Ranking
-from app.types import SearchRequest
+from app.types import SearchRequest, record
 
 MAX_BROWSE_DEPTH = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Query:
     """A request that can be answered: `text` is None when browsing, and `corrected` where it is not what was typed.
     `parts` are the bytes that tell this query from every other on the same collection and version, for the cache's key.

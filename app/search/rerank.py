@@ -19,7 +19,7 @@ from app.errors import CorruptPart
 from app.index.kernels import compiled
 from app.search.calibrate import Link
 from app.search.features import LEGS, NAMES, Features
-from app.types import TIER_FAST, TIER_HYBRID, TIER_LEXICAL, Rows
+from app.types import TIER_FAST, TIER_HYBRID, TIER_LEXICAL, Rows, record
 
 TIER_DENSE = "dense"
 
@@ -101,7 +101,7 @@ class Ranking:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Ranked:
     """Candidates in rank order: raw descending, row ascending."""
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from app.index.catalog import Catalog
-from app.types import Rows
+from app.types import Rows, record
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Page:
     """One page of a result set, ready to be written. `scores` is None when browsing."""
 

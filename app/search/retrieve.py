@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, mask
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
-from app.types import Floats, Mask, Rows
+from app.types import Floats, Mask, Rows, record
 
 _NO_ROWS: Rows = np.empty(0, dtype=np.int32)
 _NO_SCORES: Floats = np.empty(0, dtype=np.float32)
 NO_LEXICAL_HITS = LexicalHits(rows=_NO_ROWS, scores=_NO_SCORES, matched=0)
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class DenseHits:
     """Rows above the relevance floor among the nearest `depth`: score descending, row ascending. `cut` tells that the
     depth, not the floor, ended the list."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from time import perf_counter
 from typing import Any, TypeVar, cast
@@ -44,6 +44,7 @@ from app.types import (
     SearchRequest,
     Timing,
     WhyNotRequest,
+    record,
 )
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ _FEW_RECORDS = 32
 _SLICES_WAITING = 64  # of all items together; the others wait their turn here, in order, and are not refused
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class _Flight:
     """A search under way, and the key under which its vector will be kept (None: no vector, or known already)."""
 
