@@ -31,6 +31,14 @@ def dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats) -> Floats
     return scores
 
 
+def sum_rows(codes: npt.NDArray[np.uint16], rows: Rows) -> Floats:
+    """Sum of the float16 rows at `rows`, each as often as it stands there, one after the other: float32 [dimension].
+    Raises IndexError."""
+    total = np.zeros(codes.shape[1], np.float32)
+    _sum_rows(codes, rows, total)
+    return total
+
+
 def all_finite(codes: npt.NDArray[np.uint16]) -> bool:
     """Whether none of the float16 codes is an infinity or NaN; several times as fast as numpy's own answer."""
     return bool(_finite(codes.reshape(-1)))
@@ -117,6 +125,15 @@ def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: 
         for j in range(dimension):
             total += _single(codes[row, j]) * query[j]  # type: ignore[call-arg]  # as for _fetch
         scores[i] = total
+
+
+@partial(compiled, nogil=False)
+def _sum_rows(codes: npt.NDArray[np.uint16], rows: Rows, total: Floats) -> None:
+    for row in rows:
+        if not 0 <= row < len(codes):
+            raise IndexError("no such row")
+        for j in range(len(total)):
+            total[j] += _single(codes[row, j])  # type: ignore[call-arg]  # as for _fetch
 
 
 @partial(compiled, fastmath=True)

@@ -17,6 +17,7 @@ from app.metrics import STAGE_FAILURES
 from app.runtime.onnx import OnnxEncoder, Provider, cuda_is_built_in
 from app.runtime.standby import Standby
 from app.runtime.watch import Watch
+from app.search.pieces import Reader
 from app.search.probes import Probes, cosines
 from app.types import Floats
 
@@ -51,11 +52,11 @@ class Encoder:
         # A fast tokenizer keeps truncation and padding from its last use: one object a purpose, set once.
         self._query_tokens = _tokenizer(folder, self.description["max_query_tokens"])
         self._product_tokens = _another(self._query_tokens, folder, self.description["max_product_tokens"])
-        tokens = self._query_tokens  # not self: an encoder that nobody uses is let go at once
-        self._read = lru_cache(_READINGS)(lambda text: _reading(tokens, text))
+        reader = Reader(self._query_tokens)  # not self: an encoder that nobody uses is let go at once
+        self._read = lru_cache(_READINGS)(reader.read)
         self._query_prefix = str(self.description.get("query_prefix", ""))
         self._product_prefix = str(self.description.get("product_prefix", ""))
-        self._marks = _marks(self._query_tokens)
+        self._marks = reader.marks
         self._warm = False
         self.watch = Watch()
         if self._query_model.encode(_token_ids(self._query_tokens, "", ["probe"])).shape[1] != self.dimension:
@@ -137,9 +138,8 @@ class Encoder:
 
     def queries(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised query texts, float32 [n, dimension]. Raises EncoderUnavailable."""
-        if len(texts) == 1:  # read once for the network and for the table of looked-up vectors
-            return self._vectors(self._query_model, [self._read(self._query_prefix + texts[0])[0]])
-        return self._vectors(self._query_model, _token_ids(self._query_tokens, self._query_prefix, texts))
+        # Remembered: each is read once for the network and for the table of looked-up vectors.
+        return self._vectors(self._query_model, [self._read(self._query_prefix + text)[0] for text in texts])
 
     def products(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of normalised product texts, float32 [n, dimension]. Raises EncoderUnavailable."""
@@ -160,20 +160,6 @@ class Encoder:
     def rests(self) -> bool:
         """Whether searches do without the network for now: somebody stands still in it."""
         return self.watch.rests()
-
-
-def _marks(tokenizer: Tokenizer) -> tuple[int, int]:
-    """How many tokens a text gets before and after its own."""
-    around = tokenizer.encode("").ids
-    read = tokenizer.encode("a")
-    before = read.special_tokens_mask.index(0) if 0 in read.special_tokens_mask else len(around)
-    return before, len(around) - before
-
-
-def _reading(tokenizer: Tokenizer, text: str) -> tuple[list[int], bool]:
-    """A text's tokens, and whether there are more than the encoder reads."""
-    encoding = tokenizer.encode(text)
-    return encoding.ids, bool(encoding.overflowing)
 
 
 def _token_ids(tokenizer: Tokenizer, prefix: str, texts: Sequence[str]) -> list[list[int]]:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
-from app.index.arrays import load_array, release, save_array
+from app.index.arrays import frozen, load_array, made, release, save_array
+from app.index.dense_kernels import sum_rows
 from app.search.embed import Encoder
 from app.types import Floats
 
@@ -28,6 +29,7 @@ class StaticEncoder:
 
     def __init__(self, table: Halves, encoder: Encoder) -> None:
         self._table = table
+        self._codes = frozen(table.view(np.uint16))
         self._pieces = encoder.pieces
 
     @classmethod
@@ -50,12 +52,9 @@ class StaticEncoder:
         A text of no pieces is the zero vector, which is near nothing."""
         vectors = np.empty((len(texts), self._table.shape[1]), dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
-            rows = self._table.take(self._pieces(text), axis=0)
-            # Over axis 0 numpy adds row after row, so the sum depends on nothing but these rows.
-            rows.astype(np.float32).sum(axis=0, out=vector)
-            length = np.sqrt(np.dot(vector, vector))
-            if length > 0:
-                vector /= length
+            total = sum_rows(self._codes, made(self._pieces(text), np.int32))
+            length = np.sqrt(np.dot(total, total))
+            np.divide(total, length if length > 0 else np.float32(1.0), out=vector)
         return vectors
 
 
