@@ -243,6 +243,7 @@ class FaissIndex:
         wanted = self._wanted(depth)
         _, found = self._index.search(query.reshape(1, -1), wanted, params=self._parameters(allowed, wanted, share))
         rows = found[0][found[0] >= 0].astype(np.int32)
+        rows.sort()
         if allowed is not None:
             rows = rows[allowed[rows]]
         return top_rows(rows, self.scores(query, rows), depth)

@@ -262,8 +262,9 @@ def _try_apart() -> None:
 
 
 def _valid(found: npt.NDArray[np.int64]) -> Rows:
-    """FAISS fills up with -1."""
-    return found[found >= 0].astype(np.int32)
+    """Ascending; FAISS fills up with -1."""
+    rows: Rows = np.sort(found[found >= 0]).astype(np.int32)
+    return rows
 
 
 def _said(error: BaseException) -> str:

@@ -45,12 +45,12 @@ def all_finite(codes: npt.NDArray[np.uint16]) -> bool:
 
 
 def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
-    """The `depth` best of the rows: score descending, row ascending."""
+    """The `depth` best of the rows, which ascend: score descending, row ascending."""
     if len(rows) > 2 * depth > 0:
         least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
         kept = scores >= least
         rows, scores = rows[kept], scores[kept]
-    order = np.lexsort((rows, -scores))[:depth]
+    order = np.argsort(-scores, kind="stable")[:depth]
     return rows[order], scores[order]
 
 

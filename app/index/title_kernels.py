@@ -18,6 +18,15 @@ def _any(values: Array, wanted: int) -> bool:
 
 
 @compiled
+def _marked(terms: Array) -> np.uint64:
+    """A bit for each term, of 64; what has none of them is none of the terms."""
+    marks = np.uint64(0)
+    for term in terms:
+        marks |= np.uint64(1) << np.uint64(term & 63)
+    return marks
+
+
+@compiled
 def _excluded(titles: Array, start: int, end: int, denied: Array) -> float:
     """Share of the words that must be absent which a title has without saying that it lacks them."""
     held = 0
@@ -49,6 +58,8 @@ def features(
     for place in range(count):
         total += idf[place]
         asked += numbers[place]
+    ends_head = _marked(separators)
+    wanted = _marked(terms)
     held = np.zeros(count, np.bool_)
     beside = np.zeros(count, np.bool_)
     for i in range(len(rows)):
@@ -60,8 +71,11 @@ def features(
         named = 0.0
         for at in range(start, end):
             term = titles[at]
-            if main and at > start and _any(separators, term):
+            mark = np.uint64(1) << np.uint64(term & 63)
+            if main and at > start and mark & ends_head and _any(separators, term):
                 main = False
+            if not mark & wanted:  # so it is with most words of a title
+                continue
             for one in range(len(terms)):
                 if terms[one] != term:
                     continue

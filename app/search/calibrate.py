@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from app.index.kernels import compiled
 from app.types import Floats
 
 CLARITY = ("words_best", "words_fortieth", "agreement", "spread")
@@ -35,10 +37,16 @@ def clarity_of(words: Floats, vector: Floats | None, near: Floats) -> Clarity:
     return best, fortieth, length, _spread(near[:NEAREST]) if len(near) >= NEAREST else 0.0
 
 
+@partial(compiled, nogil=False)
 def _spread(scores: Floats) -> float:
-    """Standard deviation; numpy's own takes three times as long on forty numbers."""
-    off = scores - scores.sum() / np.float32(len(scores))
-    return math.sqrt(float(np.dot(off, off)) / len(scores))
+    """Standard deviation; numpy's own takes twenty times as long on forty numbers."""
+    total = 0.0
+    for score in scores:
+        total += score
+    mean, squares = total / len(scores), 0.0
+    for score in scores:
+        squares += (score - mean) ** 2
+    return math.sqrt(squares / len(scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,12 @@ class Link:
 
     def probability(self, raw: npt.NDArray[np.float64], clarity: Clarity = NO_CLARITY) -> npt.NDArray[np.float64]:
         """Probabilities of one query's raw scores, [n]."""
-        with np.errstate(over="ignore"):
-            result: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-(self.slope * raw + self.offset(clarity))))
-        return result
+        return _probabilities(np.ascontiguousarray(raw), self.slope, self.offset(clarity))
+
+
+@partial(compiled, nogil=False)
+def _probabilities(raw: npt.NDArray[np.float64], slope: float, offset: float) -> npt.NDArray[np.float64]:
+    result = np.empty(len(raw))
+    for at in range(len(raw)):
+        result[at] = 1.0 / (1.0 + math.exp(-(slope * raw[at] + offset)))
+    return result

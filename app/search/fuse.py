@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
+from app.index.kernels import compiled
 from app.index.lexical import LexicalHits
 from app.search.retrieve import DenseHits
 from app.types import Rows, record
@@ -21,7 +24,15 @@ def choose(words: LexicalHits, meaning: DenseHits) -> Candidates:
     """filter ∩ (lexical top-D ∪ dense top-D above the floor); both lists are under the filter already."""
     rows = np.concatenate((words.rows, meaning.rows))
     rows.sort()
-    first = np.ones(len(rows), dtype=np.bool_)
-    np.not_equal(rows[1:], rows[:-1], out=first[1:])
-    rows = rows[first]  # np.union1d takes three times as long on a few hundred rows
-    return Candidates(rows, exact=words.matched <= len(words.rows) and not meaning.cut)
+    return Candidates(rows[: _distinct(rows)], exact=words.matched <= len(words.rows) and not meaning.cut)
+
+
+@partial(compiled, nogil=False)
+def _distinct(rows: Rows) -> int:
+    """How many differ of rows that ascend; they are moved to the front. np.union1d takes ten times as long."""
+    count = 0
+    for row in rows:
+        if not count or row != rows[count - 1]:
+            rows[count] = row
+            count += 1
+    return count

@@ -267,10 +267,17 @@ class Searcher:
         found = self._lexical(words, query.profile, allowed)
         return choose(found, self._dense(vector, query.profile, allowed))
 
-    def rank(self, rows: Rows, words: LexicalQuery | None, vector: Floats | None, profile: Profile) -> Ranked:
-        """Every row's exact features, their weighted sum, and the order."""
+    def rank(
+        self,
+        rows: Rows,
+        words: LexicalQuery | None,
+        vector: Floats | None,
+        profile: Profile,
+        first: int | None = None,
+    ) -> Ranked:
+        """Every row's exact features, their weighted sum, and the order, or its `first` places."""
         rows = self.catalog.in_id_order(rows)
-        return rank(rows, features.of_rows(rows, self.words, words, self.vectors, vector), profile)
+        return rank(rows, features.of_rows(rows, self.words, words, self.vectors, vector), profile, first)
 
     def _find_words_or_do_without(self, job: SearchJob) -> None:
         """Where the words fail the meaning alone answers, by the profile that is fitted to that."""
@@ -374,7 +381,8 @@ class Searcher:
                 near = self._dense(vector, profile, allowed)
         with Stopwatch(job, "score"), self.scoring:
             candidates = choose(job.found or retrieve.NO_LEXICAL_HITS, near)
-            ranked = self.rank(candidates.rows, job.words, vector, profile)
+            first = None if query.request.sort else query.request.offset + query.request.k
+            ranked = self.rank(candidates.rows, job.words, vector, profile, first)
             facets = self._facets(query, candidates.rows, job.words, vector, profile)
             clarity = self._clarity(job, near, vector, profile)
             page = self._page(query, ranked, candidates, profile, facets, clarity, job.words)
