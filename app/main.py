@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import __version__, metrics
-from app.api.install import install
+from app.api.install import entrance, install
 from app.api.options import EdgeOptions
 from app.api.protocol import TimedHttpProtocol
 from app.api.rehearsal import rehearse
@@ -163,7 +163,7 @@ def serve(settings: Settings, membership: Membership | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
         app = create_app(settings)
-        config = _uvicorn_config(app, settings.host, settings.port)
+        config = _uvicorn_config(entrance(app), settings.host, settings.port)
         server = _Server(config, app.state.service, settings.drain_s, membership)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_run(app, server, settings, membership))
@@ -213,6 +213,7 @@ def _uvicorn_config(app: Any, host: str, port: int) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         log_config=None,
         log_level="warning",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import classify, docs, health, page, problems, products, rerank, rescore, search, versions, whynot
 from app.api.endpoint import Endpoint
@@ -40,6 +41,17 @@ def install(app: FastAPI, service: SearchService, options: EdgeOptions) -> None:
 
     app.build_middleware_stack = stack  # type: ignore[method-assign]  # Starlette calls it once, at the first request
     app.openapi = lambda: document(app.routes, keyed=app.state.keys.required)  # type: ignore[method-assign]  # as FastAPI says
+
+
+def entrance(app: FastAPI) -> ASGIApp:
+    """The outermost layer of an installed application, which FastAPI and Starlette would pass every request on to."""
+    app.middleware_stack = stack = app.build_middleware_stack()
+
+    async def enter(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = app
+        await stack(scope, receive, send)
+
+    return enter
 
 
 def _routes(options: EdgeOptions) -> list[Route]:

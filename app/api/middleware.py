@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 _INBOUND_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # A random stem and a running number: unique like a UUID, at a tenth of its cost.
-_STEM = secrets.token_hex(6)
+_STEM = secrets.token_hex(6).encode()
 _numbers = itertools.count(1)
+Headers = Mapping[bytes, bytes]
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
 _CLOSE: Header = (b"connection", b"close")
@@ -60,10 +61,11 @@ class Edge:
         started = scope["started"] = scope.get(ARRIVED, begun)
         scope["alone"] = self._alone(scope, begun)
         scope["late_ms"] = (begun - started) * 1e3
-        answer = _Answer(scope, send, self._service)
+        headers = dict(scope["headers"])
+        answer = _Answer(scope, headers, send, self._service)
         metrics.IN_FLIGHT.inc()
         try:
-            await self._answer(scope, self._limited(scope, receive, answer), answer)
+            await self._answer(scope, self._limited(scope, headers, receive, answer), answer)
         finally:
             metrics.IN_FLIGHT.dec()
             self._count(scope, answer.status, perf_counter() - started)
@@ -92,10 +94,10 @@ class Edge:
             if not answer.status:  # otherwise the server closes the connection in the middle of the answer
                 await problems.respond(internal, scope)(scope, receive, answer.send)
 
-    def _limited(self, scope: Scope, receive: Receive, answer: _Answer) -> Receive:
+    def _limited(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> Receive:
         """`receive`, wrapped only where the declared length does not already keep the limit. The error is raised to
         whoever reads, so that it takes the form of the route and that routes without a body never meet it."""
-        length, streamed = _body(scope)
+        length, streamed = _body(scope, headers)
         if streamed or (length is not None and length <= self._max_body_bytes):
             return receive
         limit, seen = self._max_body_bytes, 0
@@ -136,14 +138,14 @@ class _Answer:
 
     __slots__ = ("_id", "_scope", "_send", "_service", "_started", "closing", "status")
 
-    def __init__(self, scope: Scope, send: Send, service: SearchService) -> None:
+    def __init__(self, scope: Scope, headers: Headers, send: Send, service: SearchService) -> None:
         self.status = 0
         self.closing = False
         self._scope = scope
         self._send = send
         self._service = service
         self._started: float = scope["started"]
-        self._id = _request_id(scope)
+        self._id = _request_id(headers)
         scope["request_id"] = self._id.decode()
 
     async def send(self, message: Message) -> None:
@@ -171,26 +173,19 @@ async def _at_once(endpoint: Endpoint, scope: Scope, receive: Receive, answer: _
         await problems.respond(error, scope)(scope, receive, answer.send)
 
 
-def _request_id(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _INBOUND_ID.fullmatch(value):
-            given: bytes = value
-            return given
-    return f"{_STEM}{next(_numbers):08x}".encode()
+def _request_id(headers: Headers) -> bytes:
+    given = headers.get(b"x-request-id")
+    if given is not None and _INBOUND_ID.fullmatch(given):
+        return given
+    return b"%b%08x" % (_STEM, next(_numbers))
 
 
-def _body(scope: Scope) -> tuple[int | None, bool]:
+def _body(scope: Scope, headers: Headers) -> tuple[int | None, bool]:
     """(declared length in bytes, None when it is not known beforehand; whether it is a stream of lines)."""
-    length: int | None = None
-    chunked = streamed = False
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            length = int(value) if value.isdigit() else None
-        elif name == b"transfer-encoding":
-            chunked = True
-        elif name == b"content-type" and value.startswith(NDJSON):
-            streamed = scope["path"] == RESCORE_PATH
-    return (None if chunked else length), streamed
+    length = headers.get(b"content-length", b"")
+    known = length.isdigit() and b"transfer-encoding" not in headers
+    streamed = scope["path"] == RESCORE_PATH and headers.get(b"content-type", b"").startswith(NDJSON)
+    return (int(length) if known else None), streamed
 
 
 def _left_unread(scope: Scope) -> bool:

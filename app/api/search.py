@@ -41,7 +41,8 @@ def routes() -> list[Route]:
 
 async def search_by_body(request: Request) -> Response:
     """POST: the whole request language."""
-    read_params(NoParams, request.scope, {})
+    if request.scope["query_string"]:
+        read_params(NoParams, request.scope, {})
     body = await read_body(request)
     asked = read_json(SearchBody, body, content_type(request))
     return await _search(request, asked.request(options(request).timeout_ms))

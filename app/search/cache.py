@@ -73,6 +73,11 @@ class Cache:
             )
 
     @property
+    def shared(self) -> bool:
+        """Whether there is a second level, which takes a moment to ask."""
+        return self._redis is not None
+
+    @property
     def breaker_open(self) -> bool:
         """Whether Redis is being skipped after repeated failures."""
         return self._redis is not None and self._redis.breaker.is_open
@@ -126,7 +131,8 @@ class Cache:
             kept = frozen_vector(vector)
             if kept is not None:
                 self._vectors.put(vector_key, kept, kept.nbytes)
-                self._send("vector", vector_key, vector_payload(kept))
+                if self._redis is not None:
+                    self._send("vector", vector_key, vector_payload(kept))
 
     def _send(self, kind: Kind, key: bytes, payload: bytes) -> None:
         if self._redis is not None and len(payload) <= MAX_ENTRY_BYTES:

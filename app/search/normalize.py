@@ -43,7 +43,8 @@ def to_query(request: SearchRequest, schema: Schema, ranking: Ranking, correct: 
     condition = parse(request.filter, schema)
     if text is None and condition is None:
         raise BadInput("give a query, or a filter to browse by")
-    _check_fields(request, schema)
+    if request.facets or request.sort or request.fields:
+        _check_fields(request, schema)
     depth = MAX_BROWSE_DEPTH if text is None else profile.reach
     if request.offset + request.k > depth:
         raise BadInput(f"offset + k is {request.offset + request.k}; this profile's result set is {depth} deep")

@@ -148,10 +148,10 @@ def _weighted_sums(features: Features, weights: npt.NDArray[np.float64]) -> npt.
 
 
 def rank(rows: Rows, features: Features, profile: Profile, first: int | None = None) -> Ranked:
-    """Score and order the candidates; of `rows`, which ascend, only the `first` best where so few are asked for."""
+    """Score and order the candidates, ties as `rows` has them; only the `first` best where so few are asked for."""
     raw = raw_scores(features, profile)
     if first is None or first > _FEW:
-        order = np.argsort(-raw, kind="stable")[:first]  # which leaves ties in row order
+        order = np.argsort(-raw, kind="stable")[:first]
     else:
         order = _best(raw, min(first, len(raw)))
     return Ranked(rows[order], raw[order], order, features, _as_array(profile.weights))
@@ -159,7 +159,7 @@ def rank(rows: Rows, features: Features, profile: Profile, first: int | None = N
 
 @partial(compiled, nogil=False)
 def _best(raw: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
-    """The places of the `count` largest, ties in their order; a sort of some hundreds for ten takes ten times as long."""
+    """The places of the `count` largest, ties in their order; to sort some hundreds for ten takes ten times as long."""
     order = np.empty(count, np.intp)
     held = 0
     for at in range(len(raw)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
 from typing import Any, TypeVar, cast
@@ -44,7 +44,6 @@ from app.types import (
     SearchRequest,
     Timing,
     WhyNotRequest,
-    record,
 )
 
 T = TypeVar("T")
@@ -76,12 +75,13 @@ _FEW_RECORDS = 32
 _SLICES_WAITING = 64  # of all items together; the others wait their turn here, in order, and are not refused
 
 
-@record()
+@dataclass(slots=True)
 class _Flight:
     """A search under way, and the key under which its vector will be kept (None: no vector, or known already)."""
 
     ticket: Ticket[Job]
     vector: bytes | None
+    landed: bool = False
 
 
 def start_workers(batcher: Batcher[Job], searchers: Callable[[], Sequence[Searcher]]) -> None:
@@ -184,6 +184,8 @@ class SearchService:
         query = searcher.query(request, as_typed=crowded)  # a search that will be refused is not worth its spelling
         key = answer_key(request.collection, searcher.state, query.parts)
         normalized = perf_counter()
+        if (flight := self._flights.get(key)) is not None and flight.landed:
+            self._remember(key, flight)
         answer = self._cached(self._cache.local_answer(key), searcher)
         if answer is None:
             if crowded and key not in self._flights:
@@ -194,8 +196,8 @@ class SearchService:
             *answer.timings,
             Timing("total", (perf_counter() - started) * 1e3),
         )
-        answer = replace(answer, timings=timings)
-        _count(request, answer)
+        answer = SearchAnswer(answer.tail, answer.version, answer.tier, answer.cached, answer.degraded, timings)
+        asyncio.get_running_loop().call_soon(_count, request, answer)  # the caller first
         return answer
 
     async def rescore(
@@ -392,7 +394,7 @@ class SearchService:
             flight = self._flights.get(key)  # somebody may have set out while Redis was asked
             if flight is None:
                 known = fetched if known is None else known
-                if self._cannot_be_kept(searcher, query.profile, deadline):
+                if self._cache.shared and self._cannot_be_kept(searcher, query.profile, deadline):
                     raise _refused()
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 if alone and self._batcher.resting and _is_short(job):
@@ -434,7 +436,7 @@ class SearchService:
         job = ticket.job
         assert isinstance(job, SearchJob)
         job.deadline = max(job.deadline, deadline)  # a search that several wait for is for the most patient of them
-        first, why = False, None
+        why = None
         try:
             await self._batcher.wait(ticket, deadline)
             late = isinstance(job.error, DeadlineExceeded)
@@ -443,9 +445,12 @@ class SearchService:
             why = error
         finally:
             # Whoever leaves last clears the flight: a caller who gives up must not end it for the others.
-            if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight:
-                del self._flights[key]
-                first = True
+            if (ticket.done or ticket.abandoned) and self._flights.get(key) is flight and not flight.landed:
+                if ticket.done:  # the caller first
+                    flight.landed = True
+                    asyncio.get_running_loop().call_soon(self._remember, key, flight)
+                else:
+                    del self._flights[key]
         if late:
             answer = job.searcher.answer_so_far(job) or self._words_at_once(job, deadline)
             if answer is None:
@@ -455,11 +460,17 @@ class SearchService:
             raise job.error
         if job.answer is None:
             raise Unavailable("the search was given up")
-        if first and not job.answer.degraded:
-            # At once, as the flight has just ended: an identical search that comes next finds the one or the other.
+        return job.answer
+
+    def _remember(self, key: bytes, flight: _Flight) -> None:
+        job = flight.ticket.job
+        assert isinstance(job, SearchJob)
+        if self._flights.get(key) is not flight:
+            return
+        del self._flights[key]
+        if job.error is None and job.answer is not None and not job.answer.degraded:
             value = job.answer.tier.encode() + b"\n" + job.answer.tail
             self._cache.put(key, value, flight.vector, job.vector)
-        return job.answer
 
     def _words_at_once(self, job: SearchJob, deadline: float) -> SearchAnswer | None:
         """At the deadline of a search that no worker came to because all of them seem to stand still: what the words
