@@ -6,7 +6,8 @@ score comes from one row-wise kernel over float16 codes, of which there is one c
 the product alone, not on who else was asked for.
 
 Which FAISS type: a flat scan over float16 codes up to FLAT_UP_TO products (exact, and at this size as fast as
-anything; without a filter scanned by a kernel of our own, which reads each row once for all queries). Beyond that
+anything; without a filter scanned by a kernel of our own, which reads each row once for all queries, in a byte a
+number where the processor multiplies bytes). Beyond that
 inverted lists (Jégou, Douze and Schmid 2011) whose entries are four bits a pair of dimensions, looked up in registers
 many at a time (André, Kermarrec and Le Scouarnec 2015): the rows of the lists nearest to a query are ranked roughly,
 the best of them exactly. The codes then lie in a file of their own, mapped into memory, which replicas on one machine
@@ -34,6 +35,7 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 from app.index.arrays import load_array, release, save_array
+from app.index.byte_kernels import ByteCodes
 from app.index.dense_kernels import all_finite, dot_rows, nearest_rows, top_rows
 from app.types import Floats, Mask, Rows
 
@@ -116,6 +118,7 @@ class FaissIndex:
         if self._listed:
             index.implem = _ALONE
         self.kind = _kind(index)
+        self._bytes = ByteCodes.of(codes) if self.kind == _FLAT else None
         self.breadth = {NPROBE: _READ, EF_SEARCH: _HNSW_EF_SEARCH, None: 0}[self.parameter]
 
     @classmethod
@@ -255,7 +258,10 @@ class FaissIndex:
     def search_many(self, queries: Floats, depth: int) -> list[tuple[Rows, Floats]]:
         if self.kind != _FLAT:
             return [self.search(query, depth, None) for query in queries]
-        found = nearest_rows(self._codes, queries, self._wanted(depth))
+        if self._bytes is None:
+            found = nearest_rows(self._codes, queries, self._wanted(depth))
+        else:
+            found = self._bytes.nearest(queries, min(depth, len(self)))
         return [top_rows(rows, self.scores(query, rows), depth) for query, rows in zip(queries, found, strict=True)]
 
     def _parameters(self, allowed: Mask | None, wanted: int, share: float) -> Any:

@@ -46,12 +46,9 @@ def all_finite(codes: npt.NDArray[np.uint16]) -> bool:
 
 def top_rows(rows: Rows, scores: Floats, depth: int) -> tuple[Rows, Floats]:
     """The `depth` best of the rows, which ascend: score descending, row ascending."""
-    if len(rows) > 2 * depth > 0:
-        least = np.partition(scores, len(scores) - depth)[len(scores) - depth]
-        kept = scores >= least
-        rows, scores = rows[kept], scores[kept]
-    order = np.argsort(-scores, kind="stable")[:depth]
-    return rows[order], scores[order]
+    keys = _keys(scores)
+    keys.sort()  # numbers that differ: by numpy's vector instructions, in a quarter of the time of a stable argsort
+    return _picked(keys[:depth], rows, scores)
 
 
 def nearest_rows(codes: npt.NDArray[np.uint16], queries: Floats, wanted: int) -> list[Rows]:
@@ -63,13 +60,13 @@ def nearest_rows(codes: npt.NDArray[np.uint16], queries: Floats, wanted: int) ->
     padded[: len(queries)] = queries
     scores = np.empty((len(padded), len(codes)), np.float32)
     _scan(codes, padded, scores)
-    return [_at_least(scores[at], wanted) for at in range(len(queries))]
+    return [at_least(scores[at], wanted, 0.0) for at in range(len(queries))]
 
 
 def _nearest_to_one(codes: npt.NDArray[np.uint16], query: Floats, wanted: int) -> Rows:
     scores = np.empty(len(codes), np.float32)
     _scan_for_one(codes, query, scores)
-    return _at_least(scores, wanted)
+    return at_least(scores, wanted, 0.0)
 
 
 def _converts_halves() -> bool:
@@ -128,6 +125,26 @@ def _dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats, scores: 
 
 
 @partial(compiled, nogil=False)
+def _keys(scores: Floats) -> npt.NDArray[np.uint64]:
+    """Numbers that ascend as the scores descend, then as their places ascend, which are the lower half."""
+    keys = np.empty(len(scores), np.uint64)
+    bits = (scores + np.float32(0.0)).view(np.uint32)  # without a second zero
+    for at in range(len(scores)):
+        falling = bits[at] if bits[at] >> 31 else bits[at] ^ np.uint32(0x7FFFFFFF)
+        keys[at] = np.uint64(falling) << np.uint64(32) | np.uint64(at)
+    return keys
+
+
+@partial(compiled, nogil=False)
+def _picked(keys: npt.NDArray[np.uint64], rows: Rows, scores: Floats) -> tuple[Rows, Floats]:
+    found, kept = np.empty(len(keys), np.int32), np.empty(len(keys), np.float32)
+    for at in range(len(keys)):
+        place = np.int64(keys[at] & np.uint64(0xFFFFFFFF))
+        found[at], kept[at] = rows[place], scores[place]
+    return found, kept
+
+
+@partial(compiled, nogil=False)
 def _sum_rows(codes: npt.NDArray[np.uint16], rows: Rows, total: Floats) -> None:
     for row in rows:
         if not 0 <= row < len(codes):
@@ -167,8 +184,9 @@ def _scan(codes: npt.NDArray[np.uint16], queries: Floats, scores: Floats) -> Non
 
 
 @compiled
-def _at_least(scores: Floats, wanted: int) -> Rows:
-    """Rows with the `wanted` largest scores, and those that share the last one's bin of a histogram; ascending."""
+def at_least(scores: Floats, wanted: int, slack: float) -> Rows:
+    """Rows with the `wanted` largest scores, those that share the last one's bin of a histogram, and those by `slack`
+    below it; ascending."""
     if wanted >= len(scores):  # none at all, perhaps
         return np.arange(len(scores)).astype(np.int32)
     least, most = scores[0], scores[0]
@@ -182,6 +200,9 @@ def _at_least(scores: Floats, wanted: int) -> Rows:
         counts[int((score - least) * scale)] += 1
     last, held = _BINS - 1, counts[_BINS - 1]
     while held < wanted:
+        last -= 1
+        held += counts[last]
+    for _ in range(min(last, int(np.ceil(slack * scale)))):
         last -= 1
         held += counts[last]
     rows = np.empty(held, np.int32)
