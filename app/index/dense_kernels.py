@@ -31,14 +31,6 @@ def dot_rows(codes: npt.NDArray[np.uint16], rows: Rows, query: Floats) -> Floats
     return scores
 
 
-def sum_rows(codes: npt.NDArray[np.uint16], rows: Rows) -> Floats:
-    """Sum of the float16 rows at `rows`, each as often as it stands there, one after the other: float32 [dimension].
-    Raises IndexError."""
-    total = np.zeros(codes.shape[1], np.float32)
-    _sum_rows(codes, rows, total)
-    return total
-
-
 def all_finite(codes: npt.NDArray[np.uint16]) -> bool:
     """Whether none of the float16 codes is an infinity or NaN; several times as fast as numpy's own answer."""
     return bool(_finite(codes.reshape(-1)))
@@ -145,12 +137,30 @@ def _picked(keys: npt.NDArray[np.uint64], rows: Rows, scores: Floats) -> tuple[R
 
 
 @partial(compiled, nogil=False)
-def _sum_rows(codes: npt.NDArray[np.uint16], rows: Rows, total: Floats) -> None:
+def sum_rows(codes: npt.NDArray[np.uint16], rows: Rows, total: Floats) -> None:
+    """Write the sum of the float16 rows at `rows`, each as often as it stands there, one after the other, at unit
+    length: float32 [dimension]; nought where it has none. Raises IndexError."""
+    total[:] = np.float32(0.0)
     for row in rows:
         if not 0 <= row < len(codes):
             raise IndexError("no such row")
         for j in range(len(total)):
             total[j] += _single(codes[row, j])  # type: ignore[call-arg]  # as for _fetch
+    squares = 0.0
+    for value in total:
+        squares += value * value
+    if squares > 0.0:
+        total /= np.float32(np.sqrt(squares))
+
+
+@partial(compiled, nogil=False)
+def blend(one: Floats, other: Floats, share: float) -> Floats:
+    """(1 - share) × one + share × other, float32 [n, dimension]."""
+    result = np.empty_like(one)
+    for i in range(one.shape[0]):
+        for j in range(one.shape[1]):
+            result[i, j] = np.float32(1.0 - share) * one[i, j] + np.float32(share) * other[i, j]
+    return result
 
 
 @partial(compiled, fastmath=True)

@@ -7,7 +7,8 @@ It depends on the version alone, so a correction is as pure as a score.
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from app.index.vocabulary import Vocabulary
 SHORTEST = 4  # shorter words have too many neighbours
 TWO_EDITS_FROM = 9  # letters; a shorter word two edits away is mostly another word
 LONGEST = 32
+_REMEMBERED = 16_384  # words of queries, and two as one; some 150 bytes each
 # Only words of letters are corrected or proposed: a digit makes a model, a size or a year.
 _LETTER = rf"[^\W\d_{UNSPACED}\U00010000-\U0010ffff]"
 _WORD = re.compile(rf"{_LETTER}{{{SHORTEST - 1},{LONGEST}}}").fullmatch
@@ -32,17 +34,14 @@ class Spelling:
         """starts: int64 [terms + 1], where each term's postings begin: as many products hold it as it has postings."""
         self._vocabulary = vocabulary
         self._starts = starts
+        self.frequency = _frequencies(vocabulary, starts)
+        """How many products hold the term that a word of letters is folded to."""
         lengths = kernels.lengths(vocabulary.text, vocabulary.starts, _letters())
         lengths[(lengths < SHORTEST - 1) | (lengths > LONGEST)] = 0
         words = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]  # those of one length ascend
         self._numbers = frozen(words.astype(np.int32))
         self._masks = frozen(kernels.signatures(self._numbers, vocabulary.text, vocabulary.starts))
         self._first_of_length = np.searchsorted(lengths[words], np.arange(LONGEST + 4)).tolist()
-
-    def frequency(self, word: str) -> int:
-        """How many products hold the term that a word of letters is folded to."""
-        number = self._vocabulary.number(fold(word))
-        return int(self._starts[number + 1] - self._starts[number]) if number >= 0 else 0
 
     def begins(self, word: str) -> bool:
         """Whether any term begins like this."""
@@ -74,6 +73,14 @@ class Spelling:
         if most > 1:
             least, end = map(self._vocabulary.place, (folded[0], chr(ord(folded[0]) + 1)))
         return kernels.near(letters, self._numbers, self._masks, text, starts, first, last, least, end, most)
+
+
+def _frequencies(vocabulary: Vocabulary, starts: npt.NDArray[np.int64]) -> Callable[[str], int]:
+    def frequency(word: str) -> int:
+        number = vocabulary.number(fold(word))
+        return int(starts[number + 1] - starts[number]) if number >= 0 else 0
+
+    return lru_cache(_REMEMBERED)(frequency)
 
 
 @cache

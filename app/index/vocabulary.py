@@ -9,7 +9,8 @@ order of its own, and trusts the bytes that it maps.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from app.index.arrays import frozen, map_file, release
 
 _GAP = 1  # the line feed between two terms
 _TERMS_AT_ONCE = 4096
+_REMEMBERED = 16_384  # words of queries; some 150 bytes each
 _MOST_BYTES = np.iinfo(np.int32).max - _GAP
 
 
@@ -42,8 +44,9 @@ class Vocabulary:
             raise ValueError("the vocabulary's terms are not distinct and in ascending order")
         # These give Python's own numbers, and several times as fast as the arrays.
         self._starts = self.starts.data
-        self._slots = kernels.slots(self._hashes()).data  # of distinct terms: many equal ones would take for ever
-        self._last_slot = len(self._slots) - 1
+        slots = kernels.slots(self._hashes()).data  # of distinct terms: many equal ones would take for ever
+        self.number = _numbers(text, self._starts, slots)
+        """The term's number; −1 where it is not in the vocabulary."""
         release(text)
 
     @classmethod
@@ -68,16 +71,6 @@ class Vocabulary:
     def __getitem__(self, number: int) -> str:
         return self._bytes[self._starts[number] : self._starts[number + 1] - _GAP].decode()
 
-    def number(self, term: str) -> int:
-        """The term's number; −1 where it is not in the vocabulary."""
-        written, starts, slots = term.encode("utf-8", "surrogatepass"), self._starts, self._slots
-        slot = hash(term) & self._last_slot
-        while (number := slots[slot]) >= 0:
-            if self._bytes[starts[number] : starts[number + 1] - _GAP] == written:
-                return number
-            slot = (slot + 1) & self._last_slot
-        return -1
-
     def place(self, text: str) -> int:
         """How many of the terms come before this text. Lone surrogates, which no term has, keep their place in the
         order."""
@@ -92,3 +85,18 @@ class Vocabulary:
             terms = self._bytes[self._starts[first] : self._starts[last] - _GAP].decode().split("\n")
             hashes[first:last] = [*map(hash, terms)]
         return hashes
+
+
+def _numbers(text: bytes | mmap.mmap, starts: memoryview[int], slots: memoryview[int]) -> Callable[[str], int]:
+    """Numbers of terms. Of no vocabulary's own: what nobody uses is let go at once."""
+    last = len(slots) - 1
+
+    def number(term: str) -> int:
+        written, slot = term.encode("utf-8", "surrogatepass"), hash(term) & last
+        while (found := slots[slot]) >= 0:
+            if text[starts[found] : starts[found + 1] - _GAP] == written:
+                return found
+            slot = (slot + 1) & last
+        return -1
+
+    return lru_cache(_REMEMBERED)(number)

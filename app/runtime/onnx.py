@@ -63,7 +63,8 @@ class OnnxEncoder:
         names = {one.name for one in self._session.get_inputs()}
         if names != {"input_ids", "attention_mask"}:
             raise CorruptPart(f"{path.name}: inputs are {sorted(names)}, expected input_ids and attention_mask")
-        shape = self._session.get_outputs()[0].shape
+        found = self._session.get_outputs()[0]
+        self._wanted, shape = [found.name], found.shape
         if len(shape) != 2:
             raise CorruptPart(f"{path.name}: output has shape {shape}, expected [batch, dimension]")
         fixed = self.batches and isinstance(shape[1], int)
@@ -130,7 +131,7 @@ class OnnxEncoder:
     def _run(self, ids: Tokens, mask: Tokens) -> Floats:
         if self._shapes is not None:
             return self._shapes.run(ids, mask)
-        output = self._session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        output = self._session.run(self._wanted, {"input_ids": ids, "attention_mask": mask})[0]
         vectors: Floats = np.asarray(output, dtype=np.float32)
         return vectors
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from app.errors import CorruptPart
 from app.index.arrays import frozen, load_array, made, release, save_array
-from app.index.dense_kernels import sum_rows
+from app.index.dense_kernels import blend, sum_rows
 from app.search.embed import Encoder
 from app.types import Floats
 
@@ -52,13 +52,11 @@ class StaticEncoder:
         A text of no pieces is the zero vector, which is near nothing."""
         vectors = np.empty((len(texts), self._table.shape[1]), dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
-            total = sum_rows(self._codes, made(self._pieces(text), np.int32))
-            length = np.sqrt(np.dot(total, total))
-            np.divide(total, length if length > 0 else np.float32(1.0), out=vector)
+            sum_rows(self._codes, made(self._pieces(text), np.int32), vector)
         return vectors
 
 
 def blended(computed: Floats, looked_up: Floats, share: float) -> Floats:
     """(1 - share) × computed + share × looked up, float32 [n, dimension]: two readings of a query that err in different
     places. The less they agree the shorter is the vector, and the less its dot products count beside the words."""
-    return np.float32(1.0 - share) * computed + np.float32(share) * looked_up
+    return blend(computed, looked_up, share)

@@ -279,7 +279,36 @@ async def test_an_answer_leaves_in_one_piece() -> None:
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             assert json.loads(await reader.readexactly(length))
         writer.close()
-    assert [len(pieces) for pieces in _Counting.sent] == [2, 2]
+    assert [len(pieces) for pieces in _Counting.sent] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "request_", [GET.replace(b"GET", b"HEAD"), GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")]
+)
+async def test_an_answer_that_is_not_plain_is_as_uvicorn_writes_it(request_: bytes) -> None:
+    """HEAD without a body but with its length; a connection that is to close is closed, and says so."""
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_ + GET)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if request_.startswith(b"HEAD"):
+            assert b"content-length: " in head.lower()
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        else:
+            assert b"connection: close" in head.lower()
+            assert json.loads(await reader.read())["status"]
+        writer.close()
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx-other: b", b"a\nb", b"a\rb", b"a\0b"])
+async def test_a_header_with_a_line_end_never_leaves(value: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.middleware._NOSNIFF", (b"x-content-type-options", value))
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 500") and b"x-other" not in answer
+        writer.close()
 
 
 async def test_what_is_held_back_goes_out_when_the_loop_comes_round() -> None:
