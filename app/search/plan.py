@@ -138,7 +138,7 @@ def fitting(
     """The best of the steps that fits, and why it is not the first (None where it is). `left_ms` until the deadline of
     a search that had `budget_ms` when it came."""
     reason: str | None = None
-    queue_ms = load.waiting / load.workers * costs.least_ms(steps)
+    queue_ms = load.waiting / load.workers * costs.least_ms(steps) if load.waiting else 0.0
     for profile in steps[:-1]:
         after = left_ms - costs.ms(profile.name)
         share = _RESERVE_LOOKED_UP if profile.looked_up else _RESERVE_COMPUTED

@@ -162,7 +162,7 @@ class Searcher:
         self._find_near_together(jobs)
         for job in jobs:
             if job.error is not None or expired(job, now()):
-                self._learn(job)  # an encoder that takes too long is what most needs to be known
+                self.learn(job)  # an encoder that takes too long is what most needs to be known
                 continue
             try:
                 job.answer = self._whole(job)  # at a deadline, whatever stands here is taken for the whole answer
@@ -191,7 +191,8 @@ class Searcher:
 
     def _whole(self, job: SearchJob) -> SearchAnswer:
         answer = self._scored(job)
-        self._learn(job)
+        if now() > job.deadline:  # else whoever gives the answer tells the costs later
+            self.learn(job)
         relaxes = job.query.request.relax and WORDS_ERROR not in job.degraded  # it asks the words which of them to drop
         if not job.total and job.query.text is not None and relaxes:
             answer = self._with_fewer_words(job) or answer
@@ -338,7 +339,8 @@ class Searcher:
             _ENCODER_STALLED.inc()
             job.degraded.append(ENCODER_STALLED)
 
-    def _learn(self, job: SearchJob) -> None:
+    def learn(self, job: SearchJob) -> None:
+        """What a search took, for the plans of others."""
         for stage in job.timings:
             if stage.stage == "lexical":
                 self.costs.seen(WORDS, stage.ms)

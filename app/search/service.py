@@ -418,8 +418,7 @@ class SearchService:
         if job.error is not None:
             raise job.error
         assert job.answer is not None
-        if not job.answer.degraded:
-            self._cache.put(key, job.answer.tier.encode() + b"\n" + job.answer.tail, None, None)
+        self._store(key, job, None)
         return job.answer
 
     def _cannot_be_kept(self, searcher: Searcher, profile: Profile, deadline: float) -> bool:
@@ -465,12 +464,17 @@ class SearchService:
     def _remember(self, key: bytes, flight: _Flight) -> None:
         job = flight.ticket.job
         assert isinstance(job, SearchJob)
-        if self._flights.get(key) is not flight:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+            self._store(key, job, flight.vector)
+
+    def _store(self, key: bytes, job: SearchJob, vector: bytes | None) -> None:
+        """Keep the answer, and what it cost."""
+        if job.answer is None:
             return
-        del self._flights[key]
-        if job.error is None and job.answer is not None and not job.answer.degraded:
-            value = job.answer.tier.encode() + b"\n" + job.answer.tail
-            self._cache.put(key, value, flight.vector, job.vector)
+        job.searcher.learn(job)
+        if job.error is None and not job.answer.degraded:
+            self._cache.put(key, job.answer.tier.encode() + b"\n" + job.answer.tail, vector, job.vector)
 
     def _words_at_once(self, job: SearchJob, deadline: float) -> SearchAnswer | None:
         """At the deadline of a search that no worker came to because all of them seem to stand still: what the words
