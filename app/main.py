@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from types import FrameType
@@ -24,7 +25,7 @@ from app.api.rehearsal import rehearse
 from app.api.scrape import Scrapes
 from app.errors import AisleError
 from app.runtime.batcher import Batcher
-from app.runtime.cores import worker_threads
+from app.runtime.cores import Home, anywhere, worker_threads
 from app.runtime.interpreter import settle
 from app.runtime.member import METRICS_FOLDER, Membership, bind
 from app.search.cache import Cache
@@ -98,7 +99,9 @@ async def _fold(settings: Settings, collection: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != METRICS_FOLDER}  # it serves nobody
     _log.info("collection %s: making a version of its changes", collection)
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=pipe, stderr=pipe, preexec_fn=anywhere
+    )
     try:
         told, complaints = await process.communicate()
     except asyncio.CancelledError:
@@ -176,6 +179,7 @@ def serve(settings: Settings, membership: Membership | None = None) -> int:
 
 
 async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Membership | None) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=anywhere))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         settle()
@@ -186,6 +190,8 @@ async def _run(app: FastAPI, server: _Server, settings: Settings, membership: Me
             await server.serve()
             return
         await membership.loaded()
+        if membership.core >= 0:
+            stack.enter_context(Home(membership.core).kept())
         if settings.metrics_port is not None:
             await stack.enter_async_context(_metrics_beside(settings, bind(settings.host, settings.metrics_port)))
         await server.serve(bind(settings.host, settings.port))

@@ -31,7 +31,7 @@ from pathlib import Path
 from time import monotonic
 
 from app import __version__
-from app.runtime.cores import usable_cores, worker_threads
+from app.runtime.cores import own_cores, usable_cores, worker_threads
 from app.runtime.member import BEAT_S, LISTEN, METRICS_FOLDER, Membership, bind
 from app.settings import Settings
 
@@ -137,6 +137,7 @@ def on_gpu(settings: Settings) -> bool:
 class _Member:
     process: subprocess.Popen[bytes]
     channel: socket.socket
+    core: int
     started: float = field(default_factory=monotonic)
     heard: float = field(default_factory=monotonic)
     loaded: bool = False
@@ -147,6 +148,7 @@ class _Supervisor:
     def __init__(self, settings: Settings, count: int, folder: Path) -> None:
         self._settings = settings
         self._count = count
+        self._cores = [] if on_gpu(settings) else own_cores(count)
         self._folder = folder
         self._members: list[_Member] = []
         self._due: list[float] = []  # when a member that ended is to be replaced
@@ -181,7 +183,9 @@ class _Supervisor:
 
     def _start_one(self) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "app.processes", str(theirs.fileno())]
+        taken = {member.core for member in self._members}
+        core = next((core for core in self._cores if core not in taken), -1)
+        command = [sys.executable, "-m", "app.processes", str(theirs.fileno()), str(core)]
         environment = {MEMORY: _MEMORY, **os.environ, METRICS_FOLDER: str(self._folder)}
         with theirs:
             process = subprocess.Popen(
@@ -192,7 +196,7 @@ class _Supervisor:
                 process_group=0,  # a terminal's interrupt goes to the supervisor alone, which passes it on once
             )
         ours.sendall(self._settings.model_dump_json().encode() + b"\n")
-        member = _Member(process, ours)
+        member = _Member(process, ours, core)
         self._members.append(member)
         self._selector.register(ours, selectors.EVENT_READ, member)
 
@@ -287,12 +291,12 @@ def _forget_gauges(pid: int, folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _member(descriptor: int) -> int:
-    membership = Membership.join(descriptor)
+def _member(descriptor: int, core: int) -> int:
+    membership = Membership.join(descriptor, core)
     from app.main import serve as serve_alone
 
     return serve_alone(Settings.model_validate_json(membership.given), membership)
 
 
 if __name__ == "__main__":
-    sys.exit(_member(int(sys.argv[1])))
+    sys.exit(_member(*map(int, sys.argv[1:])))

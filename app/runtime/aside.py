@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from app.runtime.cores import anywhere
 from app.runtime.deadline import after_ms, left_s
 from app.runtime.member import METRICS_FOLDER
 
@@ -55,6 +56,7 @@ def give_way() -> None:
 def _yield_to_searches() -> None:
     """Of Linux, whose threads have priorities of their own; elsewhere there is no such process, or it is forbidden."""
     _here.begun = time.thread_time()
+    anywhere()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 

@@ -27,7 +27,7 @@ from typing import Generic, TypeVar
 
 from app import metrics
 from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
-from app.runtime.cores import Tether, this_core
+from app.runtime.cores import Tether, anywhere, this_core
 from app.runtime.deadline import after_ms, left_s, now
 from app.runtime.watch import PATIENCE_S
 from app.types import record
@@ -381,6 +381,7 @@ class Batcher(Generic[Job]):
         await self.wait(self.submit(job, priority), deadline)
 
     def _work(self, worker: _Worker[Job]) -> None:
+        anywhere()
         # An idle worker remembers nothing: its last jobs would keep alive all that they refer to.
         while (batch := self._take(worker)) is not None and self._run(worker, batch):
             del batch

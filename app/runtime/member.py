@@ -35,15 +35,17 @@ def bind(host: str, port: int, *, alone: bool = False) -> list[socket.socket]:
 class Membership:
     """A member's end of the talk with its supervisor."""
 
-    def __init__(self, channel: socket.socket, given: bytes) -> None:
+    def __init__(self, channel: socket.socket, given: bytes, core: int) -> None:
         self.given = given
+        self.core = core
+        """Of its own; −1 where it has none."""
         self._channel = channel
 
     @classmethod
-    def join(cls, descriptor: int) -> Membership:
+    def join(cls, descriptor: int, core: int) -> Membership:
         """Read the line that the supervisor gives every member."""
         channel = socket.socket(fileno=descriptor)
-        return cls(channel, _line(channel))
+        return cls(channel, _line(channel), core)
 
     async def loaded(self) -> None:
         """Say so, and wait to be told to listen. Raises ConnectionError where the supervisor has gone."""

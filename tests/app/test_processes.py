@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app import processes
+from app.runtime.cores import own_cores, usable_cores
 from app.runtime.member import bind
 from app.settings import Settings
 from tests.app.server import Served, served
@@ -59,6 +60,25 @@ def test_a_process_that_is_killed_is_replaced_while_the_others_answer(tiny_bundl
         assert _metric(service, 'aisle_http_requests_total{method="POST",route="/v1/search",status="200"}') == 60
         assert f"process {before[0]} ended with -9" in "".join(service.lines)
         assert service.stop() == 0
+
+
+@pytest.mark.skipif(not own_cores(usable_cores()), reason="there is but one core, or a quota")
+def test_each_process_has_a_core_of_its_own(tiny_bundles: Path) -> None:
+    """Its loop; other threads run anywhere. One that is replaced leaves its core to the one that comes."""
+    count = usable_cores()
+    with served(tiny_bundles, AISLE_PROCESSES=str(count)) as service:
+        _ask(service, 10)
+
+        def loops() -> list[set[int]]:
+            return sorted(map(os.sched_getaffinity, _members(service)), key=min)
+
+        each = [{core} for core in own_cores(count)]
+        assert loops() == each
+        threads = [int(task.name) for pid in _members(service) for task in Path(f"/proc/{pid}/task").iterdir()]
+        assert any(len(os.sched_getaffinity(thread)) == count for thread in threads)
+        os.kill(_members(service)[0], signal.SIGKILL)
+        _until(lambda: _metric(service, "aisle_process_starts_total") == count + 1)
+        _until(lambda: loops() == each)
 
 
 def test_processes_end_with_their_supervisor(tiny_bundles: Path) -> None:
