@@ -153,6 +153,7 @@ class Batcher(Generic[Job]):
         self._sizes = {priority: metrics.BATCH_SIZE.labels(_LABEL[priority]) for priority in Priority}
         self._skipped = metrics.SKIPPED.labels("abandoned")
         self._depths = {priority: metrics.QUEUE_WAITING.labels(_LABEL[priority]) for priority in Priority}
+        self._shown = dict.fromkeys(Priority, 0)
         self.exhausted = False
         """Whether as many threads hang as may: then one that stands still keeps its place."""
 
@@ -180,7 +181,7 @@ class Batcher(Generic[Job]):
             self._next_step.clear()
             for priority in Priority:
                 self._waiting[priority].clear()
-                self._depths[priority].set(0)
+                self._show_depth(priority)
             self._wake.notify_all()
             threads = [worker.thread for worker in self._crew]
         _settle(left, Unavailable("the service is stopping"))
@@ -393,7 +394,7 @@ class Batcher(Generic[Job]):
         if len(wanted) < len(batch):
             self._skipped.inc(len(batch) - len(wanted))
         error: BaseException | None = None
-        began, used = now(), thread_time()
+        began, used = now(), thread_time() if batch[0].priority is Priority.BULK else 0.0
         if wanted:
             self._sizes[wanted[0].priority].observe(len(wanted))
             try:
@@ -466,7 +467,10 @@ class Batcher(Generic[Job]):
 
     def _show_depth(self, priority: Priority) -> None:
         joined = len(self._next_step) if priority is Priority.SEARCH else 0
-        self._depths[priority].set(len(self._waiting[priority]) + joined)
+        depth = len(self._waiting[priority]) + joined
+        if depth != self._shown[priority]:
+            self._shown[priority] = depth
+            self._depths[priority].set(depth)
 
     def _share(self, waiting: int) -> int:
         """How many of those a worker takes at once."""
@@ -475,10 +479,12 @@ class Batcher(Generic[Job]):
 
     def _next(self) -> Priority | None:
         """What a worker should take; None where it should wait, for the loop to stand still among others."""
-        searches = self._waiting[Priority.SEARCH]
+        searches, bulk_waits = self._waiting
+        if not (searches or bulk_waits or self._next_step):
+            return None
         if searches and searches[0].step is not None:
             return Priority.SEARCH
-        if self._bulk_may and self._waiting[Priority.BULK]:
+        if self._bulk_may and bulk_waits:
             return Priority.BULK
         bulk = self._bulk_is_due()
         if bulk and (searches or self._bulk_is_long or not self._searches_come()):
@@ -538,7 +544,7 @@ class Batcher(Generic[Job]):
             self._given_up.remove(worker)
             self.exhausted = False
             return True
-        if self._able() <= self._workers:
+        if len(self._crew) <= self._workers or self._able() <= self._workers:
             return False
         self._crew.remove(worker)
         return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -54,7 +55,7 @@ def tail(
             "total": {"value": page.total, "relation": "eq" if page.exact else "gte"},
         }
     )
-    hits = b",".join(_hit(page, position, catalog, fields) for position in range(len(page.rows)))
+    hits = b",".join(_hits(page, catalog, fields))
     facets = orjson.dumps(
         {name: [{"value": value, "count": count} for value, count in counts] for name, counts in page.facets.items()}
     )
@@ -67,21 +68,14 @@ def product(product_id: str, version: str, document: bytes) -> bytes:
     return b"".join((head[:-1], b',"product":', document, b"}"))
 
 
-def _hit(page: Page, position: int, catalog: Catalog, fields: tuple[str, ...] | None) -> bytes:
-    row = int(page.rows[position])
-    document = catalog.document(row) if fields is None else catalog.document_with(row, fields)
-    score = b"null" if page.scores is None else repr(page.scores[position]).encode()
-    explained = b"null" if page.explanations is None else orjson.dumps(page.explanations[position])
-    return b"".join(
-        (
-            b'{"id":',
+def _hits(page: Page, catalog: Catalog, fields: tuple[str, ...] | None) -> Iterator[bytes]:
+    scores = repeat(b"null") if page.scores is None else map(str.encode, map(repr, page.scores))
+    explained = repeat(b"null") if page.explanations is None else map(orjson.dumps, page.explanations)
+    for row, score, explanation in zip(page.rows.tolist(), scores, explained):  # noqa: B905  (some have no end)
+        document = catalog.document(row) if fields is None else catalog.document_with(row, fields)
+        yield b'{"id":%b,"score":%b,"product":%b,"explanation":%b}' % (
             orjson.dumps(catalog.id(row)),
-            b',"score":',
             score,
-            b',"product":',
             document,
-            b',"explanation":',
-            explained,
-            b"}",
+            explanation,
         )
-    )

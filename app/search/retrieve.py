@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from app.index.catalog import Catalog
 from app.index.dense import VectorIndex
 from app.index.filters import Filter, mask
+from app.index.kernels import compiled
 from app.index.lexical import LexicalHits, LexicalIndex, LexicalQuery
 from app.types import Floats, Mask, Rows, record
 
@@ -52,6 +55,19 @@ def dense_many(index: VectorIndex, vectors: Floats, depth: int, floor: float) ->
 
 
 def _above(rows: Rows, scores: Floats, index: VectorIndex, depth: int, floor: float) -> DenseHits:
-    kept = int(np.searchsorted(-scores, -floor, side="right"))
+    kept = _not_below(scores, floor)
     cut = kept == depth and depth < index.products
     return DenseHits(rows[:kept], scores[:kept], cut)
+
+
+@partial(compiled, nogil=False)
+def _not_below(scores: Floats, floor: float) -> int:
+    """How many of the scores, which descend, are at least the floor."""
+    low, high = 0, len(scores)
+    while low < high:
+        middle = (low + high) // 2
+        if scores[middle] >= floor:
+            low = middle + 1
+        else:
+            high = middle
+    return low
