@@ -32,7 +32,7 @@ from time import monotonic
 
 from app import __version__
 from app.runtime.cores import own_cores, usable_cores, worker_threads
-from app.runtime.member import BEAT_S, LISTEN, METRICS_FOLDER, Membership, bind
+from app.runtime.member import BEAT_S, LISTEN, MEMORY, METRICS_FOLDER, Membership, bind
 from app.settings import Settings
 
 _SILENT_S = 30.0  # longer than any request may hold a loop; a member that is being debugged is taken for a stuck one
@@ -42,9 +42,6 @@ _MOST_ON_GPU = 4
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own in it; a counter in a file on a disk waits when the disk does
 _ROOM_BYTES = 16 << 20  # a process writes some 100 KB
 _HELD = "held"
-# glibc's: one heap for all threads, in large pages where the kernel gives them on request. The networks' weights lie
-# closer together then, and a search takes 4 to 8 % less. Whoever sets the variable decides alone.
-MEMORY, _MEMORY = "GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
 _log = logging.getLogger("aisle")
 
 
@@ -186,7 +183,7 @@ class _Supervisor:
         taken = {member.core for member in self._members}
         core = next((core for core in self._cores if core not in taken), -1)
         command = [sys.executable, "-m", "app.processes", str(theirs.fileno()), str(core)]
-        environment = {MEMORY: _MEMORY, **os.environ, METRICS_FOLDER: str(self._folder)}
+        environment = {**MEMORY, **os.environ, METRICS_FOLDER: str(self._folder)}
         with theirs:
             process = subprocess.Popen(
                 command,

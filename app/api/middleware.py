@@ -61,7 +61,7 @@ class Edge:
         started = scope["started"] = scope.get(ARRIVED, begun)
         scope["alone"] = self._alone(scope, begun)
         scope["late_ms"] = (begun - started) * 1e3
-        headers = dict(scope["headers"])
+        headers = dict(reversed(scope["headers"]))  # of those that are repeated the first counts
         answer = _Answer(scope, headers, send, self._service)
         metrics.IN_FLIGHT.inc()
         try:

@@ -114,7 +114,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         """Earlier requests are being answered and reading rests, or the body is a stream of lines."""
         if self._in_head or self.pipeline:
             return not self._idle()
-        return any(name == b"content-type" and value.startswith(NDJSON) for name, value in self.headers)
+        return dict(reversed(self.headers)).get(b"content-type", b"").startswith(NDJSON)
 
     # ---------------------------------------------------------------- writing
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]  # numba's own
 from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]  # numba's own
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 from app.index.arrays import frozen
@@ -27,7 +27,7 @@ _LARGEST = 127
 _MIDDLE = 128  # a row's bytes are without sign, as the instruction wants one of the two
 _ROW_BYTES = 64  # a row's length is a multiple of it
 _AT_ONCE = 4  # queries
-_ROUNDED = 1e-5  # more than float32 sums of such vectors err
+_ROUNDED = 1e-5  # of both lengths: more than float32 sums err
 _ROWS_AT_ONCE = 4096
 
 Codes = npt.NDArray[np.uint8]
@@ -69,8 +69,9 @@ class ByteCodes:
 
 
 def multiplies_bytes() -> bool:
-    """Whether this processor sums products of bytes, 64 of them in one instruction."""
-    return bool(get_host_cpu_features().get("avx512vnni"))
+    """Whether this processor sums products of bytes, 64 of them in one instruction, and numba compiles for it."""
+    told = any(getattr(config, name, None) for name in ("CPU_NAME", "CPU_FEATURES"))
+    return bool(not told and getattr(config, "ENABLE_AVX", 0) and get_host_cpu_features().get("avx512vnni"))
 
 
 @compiled
@@ -89,7 +90,7 @@ def _rounded(query: Floats, rounded: npt.NDArray[np.int8], error: float, length:
         total += int(value)
         own_error += (query[at] - value * step) ** 2
         own_length += query[at] ** 2
-    may_err = (math.sqrt(own_length) * error + math.sqrt(own_error) * length) / step + _ROUNDED
+    may_err = (math.sqrt(own_length) * (error + _ROUNDED * length) + math.sqrt(own_error) * length) / step
     return _MIDDLE * total, float(2.0 * may_err)
 
 
@@ -155,9 +156,10 @@ def _scan(codes: Codes, steps: Floats, queries: Floats, error: float, length: fl
     for at in range(len(queries)):
         middles[at], slack[at] = _rounded(queries[at], asked[at], error, length)
     scores = np.empty((padded, len(codes)), np.float32)
-    first, start = codes.ctypes.data, asked.ctypes.data
+    first = codes.ctypes.data
     for row in range(len(codes)):
         step = steps[row]
+        start = asked.ctypes.data  # here, where it is needed: numba lets go of an array after its last mention
         for at in range(0, padded, _AT_ONCE):
             a, b, c, d = _dots_of_four(first + row * width, start + at * width, width, width // _ROW_BYTES)
             scores[at, row] = np.float32(a - middles[at]) * step

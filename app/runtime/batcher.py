@@ -260,12 +260,12 @@ class Batcher(Generic[Job]):
             begins = not self._next_step and not self._step_due
             self._next_step.append(ticket)
             self._step_due = self._step_due or begins
+            if not begins:
+                self._show_depth(Priority.SEARCH)
         if begins and alone:
             self._step()
         elif begins:
             self._loop.call_soon(self._step)
-        else:
-            self._show_depth(Priority.SEARCH)
         return ticket
 
     def _step(self) -> None:

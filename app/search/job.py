@@ -48,6 +48,8 @@ class SearchJob:
     relaxed: Relaxed | None = None
     total: int = 0
     scoring: bool = False
+    told_later: bool = False  # whoever gives the answer will tell the costs
+    learnt: bool = False
 
     @property
     def profile(self) -> Profile:

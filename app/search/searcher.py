@@ -191,10 +191,11 @@ class Searcher:
 
     def _whole(self, job: SearchJob) -> SearchAnswer:
         answer = self._scored(job)
-        if now() > job.deadline:  # else whoever gives the answer tells the costs later
-            self.learn(job)
         relaxes = job.query.request.relax and WORDS_ERROR not in job.degraded  # it asks the words which of them to drop
-        if not job.total and job.query.text is not None and relaxes:
+        relaxed = not job.total and job.query.text is not None and relaxes
+        if relaxed or not job.told_later:
+            self.learn(job)
+        if relaxed:
             answer = self._with_fewer_words(job) or answer
         return answer
 
@@ -340,7 +341,10 @@ class Searcher:
             job.degraded.append(ENCODER_STALLED)
 
     def learn(self, job: SearchJob) -> None:
-        """What a search took, for the plans of others."""
+        """What a search took, for the plans of others; once."""
+        if job.learnt:
+            return
+        job.learnt = True
         for stage in job.timings:
             if stage.stage == "lexical":
                 self.costs.seen(WORDS, stage.ms)

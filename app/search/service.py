@@ -392,6 +392,11 @@ class SearchService:
             if answer is not None:
                 return answer
             flight = self._flights.get(key)  # somebody may have set out while Redis was asked
+            if flight is not None and flight.landed:
+                self._remember(key, flight)
+                answer, flight = self._cached(self._cache.local_answer(key), searcher), None
+                if answer is not None:
+                    return answer
             if flight is None:
                 known = fetched if known is None else known
                 if self._cache.shared and self._cannot_be_kept(searcher, query.profile, deadline):
@@ -399,6 +404,7 @@ class SearchService:
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 if alone and self._batcher.resting and _is_short(job):
                     return self._at_once(key, job)
+                job.told_later = True
                 if _is_quick(job):
                     ticket = self._batcher.run_in_step(job, deadline, alone=alone)
                 else:
@@ -449,6 +455,7 @@ class SearchService:
                     flight.landed = True
                     asyncio.get_running_loop().call_soon(self._remember, key, flight)
                 else:
+                    job.told_later = False
                     del self._flights[key]
         if late:
             answer = job.searcher.answer_so_far(job) or self._words_at_once(job, deadline)

@@ -89,6 +89,10 @@ async def test_an_oversized_body_is_refused_before_it_is_read(make_app: Callable
         assert (response.status_code, read) == (413, 0)
         assert (await client.post("/v1/search", content=endless())).status_code == 413
         assert read <= 11_000
+        read = 0
+        kinds = [("Content-Type", "application/json"), ("Content-Type", "application/x-ndjson")]
+        assert (await client.post("/v1/rescore", content=endless(), headers=kinds)).status_code == 413
+        assert read <= 11_000, "a body is a stream by its first Content-Type alone"
 
 
 async def test_an_unread_body_does_not_change_an_answer(make_app: Callable[..., FastAPI]) -> None:

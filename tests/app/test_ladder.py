@@ -129,6 +129,42 @@ async def test_a_crowd_at_the_door_keeps_nobody_from_the_cache(
         assert _count("aisle_refused_total", reason="deadline") == read + 2
 
 
+async def test_each_search_is_learnt_once_whoever_waits_for_it(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is answered, one whose caller has left while the encoder was at it, and one that a shorter text helped:
+    of that the first try is learnt."""
+    seen: list[str] = []
+    real, learnt = Encoder.queries, Costs.seen
+
+    def slow(self: Encoder, texts: Sequence[str]) -> Floats:
+        time.sleep(0.05)
+        return real(self, texts)
+
+    def noted(self: Costs, tier: str, ms: float) -> None:
+        seen.append(tier)
+        learnt(self, tier, ms)
+
+    async def learns() -> list[str]:
+        await asyncio.sleep(0.2)
+        found = sorted(seen)
+        seen.clear()
+        return found
+
+    async with client(tiny_bundles) as http:
+        monkeypatch.setattr(Costs, "seen", noted)
+        monkeypatch.setattr(Encoder, "queries", slow)
+        assert (await _ask(http, "steel mug 1", 5000))[1]["tier"] == "hybrid"
+        assert await learns() == ["default", "words"]
+        left = asyncio.create_task(_ask(http, "steel mug 2", 5000))
+        await asyncio.sleep(0.02)
+        left.cancel()
+        assert await learns() == ["default", "words"]
+        body = {"query": "zebra mug", "relax": True, "filter": {"field": "price", "lte": -1}, "timeout_ms": 5000}
+        assert (await http.post("/v1/search", json=body)).json()["relaxed"] is None
+        assert (await learns()).count("words") == 1
+
+
 async def test_an_encoder_that_becomes_slow_is_learnt(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

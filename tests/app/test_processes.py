@@ -69,16 +69,21 @@ def test_each_process_has_a_core_of_its_own(tiny_bundles: Path) -> None:
     with served(tiny_bundles, AISLE_PROCESSES=str(count)) as service:
         _ask(service, 10)
 
-        def loops() -> list[set[int]]:
-            return sorted(map(os.sched_getaffinity, _members(service)), key=min)
+        def at_home() -> bool:
+            try:
+                return sorted(map(os.sched_getaffinity, _members(service)), key=min) == each
+            except ProcessLookupError:
+                return False
 
         each = [{core} for core in own_cores(count)]
-        assert loops() == each
-        threads = [int(task.name) for pid in _members(service) for task in Path(f"/proc/{pid}/task").iterdir()]
-        assert any(len(os.sched_getaffinity(thread)) == count for thread in threads)
+        _until(at_home)  # on a busy machine a loop may have left for some seconds
+        tasks = [task for pid in _members(service) for task in Path(f"/proc/{pid}/task").iterdir()]
+        workers = [int(task.name) for task in tasks if (task / "comm").read_text().startswith("aisle-worker")]
+        named = workers or [int(task.name) for task in tasks if int(task.name) not in _members(service)]
+        assert named and any(len(os.sched_getaffinity(thread)) == count for thread in named)
         os.kill(_members(service)[0], signal.SIGKILL)
         _until(lambda: _metric(service, "aisle_process_starts_total") == count + 1)
-        _until(lambda: loops() == each)
+        _until(at_home)
 
 
 def test_processes_end_with_their_supervisor(tiny_bundles: Path) -> None:
@@ -225,8 +230,10 @@ def _members(service: Served) -> list[int]:
 
 
 def _runs(pid: int) -> bool:
+    """Of several threads the first may be a zombie while another still holds the sockets."""
+    own = Path("/proc") / str(pid)
     try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (own / "stat").read_text().rpartition(")")[2].split()[0] != "Z" or len([*(own / "task").iterdir()]) > 1
     except OSError:
         return False
 

@@ -5,7 +5,8 @@
 The peers get an environment of their own under build/peers (made here: sentence-transformers, txtai and PyTorch, some
 gigabytes), the same model (all-MiniLM-L6-v2, as its authors publish it) and the very texts that aisle embeds. All three
 services run for the whole time and are asked in turns. *p50*: one keep-alive client, no query asked twice; throughput:
-sixteen, closed loop; nDCG@10 of the ESCI dev queries through each API.
+sixteen, closed loop, by the generator of `make load` on the same cores; nDCG@10 of the ESCI dev queries through each
+API.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
 from app.index.product_text import dense_texts
 from models.relevance import Gain, Qrels, Queries, Run, evaluate
 from scripts.readers import open_catalogue
+from tests.bench.open_loop import Plan, offer_apart
 from tests.bench.queries import distinct_texts
 from tests.bench.wire import Client, server
 
@@ -41,6 +42,7 @@ BASE = ROOT / "build" / "base"
 ESCI = ROOT / "data" / "esci"
 PACKAGES = ("torch==2.13.*", "sentence-transformers>=5", "txtai[api]>=9", "faiss-cpu>=1.15.1", "fastapi", "uvicorn")
 _CLIENTS, _QUERIES, _K = 16, 300, 10
+_GRACE_S = 120.0
 _START_S = 1800.0  # embedding the products for the first time
 Figures = dict[str, Any]
 
@@ -158,21 +160,23 @@ def latencies(service: Service, texts: Iterator[str], count: int) -> list[float]
 
 
 def throughput(service: Service, texts: Iterator[str], seconds: float) -> float:
-    """Answers a second to sixteen clients that ask as soon as they are answered."""
+    """Answers a second to sixteen clients that ask as soon as they are answered: all is due at once, and a connection
+    has one request under way. First a few, to know how many will do for so long. Raises RuntimeError for a refusal."""
+    client, parts = Client(service.address), urlsplit(service.address)
+    greeting = service.request(client, next(texts))
 
-    def one(own: list[str]) -> int:
-        client, done, until = Client(service.address), 0, perf_counter() + seconds
-        for text in own:
-            if perf_counter() > until:
-                break
-            client.exchange(service.request(client, text))
-            done += 1
-        client.close()
-        return done
+    def rate(count: int) -> float:
+        requests = [service.request(client, text) for text in islice(texts, count)]
+        due = np.zeros(count)
+        plan = Plan(parts.hostname or "", parts.port or 0, requests, due, greeting, _CLIENTS, grace_s=_GRACE_S)
+        outcome = offer_apart(plan)
+        if outcome.answered < 1.0:
+            raise RuntimeError(f"{service.name}: {outcome.statuses}")
+        return outcome.rate
 
-    prepared = [list(islice(texts, round(300 * seconds))) for _ in range(_CLIENTS)]
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        return sum(pool.map(one, prepared)) / seconds
+    found = rate(round(seconds * rate(_CLIENTS * 8)))
+    client.close()
+    return found
 
 
 def relevance(service: Service) -> float:

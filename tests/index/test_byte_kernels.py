@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,23 @@ def test_the_nearest_are_among_those_found(dimension: int, queries: int) -> None
         assert set(np.flatnonzero(scores >= np.sort(scores)[-50])) <= set(one.tolist())
         assert (np.diff(one) > 0).all()
         assert dimension < 64 or len(one) < 500
+
+
+def test_many_threads_find_what_one_finds() -> None:
+    """The kernels let go of the interpreter; what they read must stay theirs while others take and free memory."""
+    codes = ByteCodes(_vectors(2000, 384).astype(np.float16).view(np.uint16))
+    asked = [_vectors(count, 384, seed=count) for count in (2, 3, 5, 8)]
+    expected = [[rows.tolist() for rows in codes.nearest(queries, 40)] for queries in asked]
+
+    def search(number: int) -> None:
+        for turn in range(60):
+            at = (number + turn) % len(asked)
+            noise = [np.full((4, 384), turn, np.int8) for _ in range(50)]
+            assert [rows.tolist() for rows in codes.nearest(asked[at], 40)] == expected[at]
+            del noise
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(search, range(4)))
 
 
 def test_a_query_of_nought_and_more_than_there_is_find_every_row() -> None:
