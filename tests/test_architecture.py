@@ -31,7 +31,7 @@ HOMES = {
     "redis": {"app/search/cache_link.py"},
     "onnxruntime": {"app/runtime/onnx.py", "app/runtime/onnx_cuda.py"},
     "faiss": {"app/index/dense.py", "app/index/dense_gpu.py"},
-    "tokenizers": {"app/search/embed.py"},
+    "tokenizers": {"app/search/embed.py", "app/search/pieces.py"},
     "uvicorn": {"app/main.py", "app/api/protocol.py", "app/api/rehearsal.py"},
 }
 FOLDER_HOMES = {"numba": "app/index/", "fastapi": ("app/api/", "app/main.py"), "starlette": "app/api/"}
