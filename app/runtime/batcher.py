@@ -45,8 +45,8 @@ MOST_GIVEN_UP = 8
 # as each slice takes the loop as well. Then it waits until no search is under way, for a while at most, and what it
 # waited shortens its next rest. The loop stands still for a slice, too, unless it would take longer than a moment.
 _SEARCHES_COME_S = 0.1
-_RESTS = 8
-_LEAST_REST_S = 0.005
+_RESTS = 7
+_LEAST_REST_S = 0.004
 _LONGEST_REST_S = 0.25
 _WAITS_S = 0.05
 _LEAST_WAIT_S = 0.001

@@ -6,10 +6,13 @@ whoever else was retrieved. So a pair has the same features in any company.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
 from app.index.dense import VectorIndex
+from app.index.kernels import compiled
 from app.index.lexical import LexicalIndex, LexicalQuery
 from app.index.titles import FEATURES
 from app.types import Floats, Rows
@@ -26,12 +29,25 @@ def of_rows(
     """Features [n, len(NAMES)] of catalogue rows: mean cosine of the query with the product's title and whole text and
     with its neighbours (-1..1); BM25 over the title and over the whole text, each divided by the most any product could
     get for these words (0..1); how the title answers the words (0..1). A leg that was not run counts 0."""
-    features = np.zeros((len(rows), len(NAMES)), dtype=np.float64)
-    if vector is not None:
-        features[:, 0] = vectors.scores(vector, rows)
-    if query is not None:
-        features[:, 1:LEGS] = words.scores(query, rows)
-        features[:, LEGS:] = words.title_features(query, rows)
+    count = len(rows)
+    dense = np.zeros(count, np.float32) if vector is None else vectors.scores(vector, rows)
+    if query is None:
+        met, titles = np.zeros((count, LEGS - 1), np.float32), np.zeros((count, len(FEATURES)), np.float32)
+    else:
+        met, titles = words.scores(query, rows), words.title_features(query, rows)
+    return _side_by_side(dense, met, titles)
+
+
+@partial(compiled, nogil=False)
+def _side_by_side(dense: Floats, met: Floats, titles: Floats) -> Features:
+    count, words, more = len(dense), met.shape[1], titles.shape[1]
+    features = np.empty((count, 1 + words + more))
+    for row in range(count):
+        features[row, 0] = dense[row]
+        for at in range(words):
+            features[row, 1 + at] = met[row, at]
+        for at in range(more):
+            features[row, 1 + words + at] = titles[row, at]
     return features
 
 
