@@ -517,7 +517,8 @@ def _refused() -> Overloaded:
     return Overloaded("more searches are waiting than can be answered in time; try again shortly")
 
 
-_stage_seconds = cache(metrics.STAGE_SECONDS.labels)  # a label look-up takes as long as the observation
+# A label look-up takes as long as the observation.
+_stage_seconds = cache(lambda stage: metrics.observer(metrics.STAGE_SECONDS.labels(stage)))
 _searches = cache(metrics.SEARCHES.labels)
 
 
@@ -526,7 +527,7 @@ def _count(request: SearchRequest, answer: SearchAnswer) -> None:
     for reason in answer.degraded:
         metrics.DEGRADED.labels(reason).inc()
     for timing in answer.timings:
-        _stage_seconds(timing.stage).observe(timing.ms / 1e3)
+        _stage_seconds(timing.stage)(timing.ms / 1e3)
     if request.query is not None and b'"total":{"value":0,' in answer.tail[:300]:
         metrics.NO_RESULTS.labels(request.collection).inc()
 

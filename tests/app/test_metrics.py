@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import Histogram
 
 from app import __version__, metrics
 from app.search.service import SearchService
@@ -70,3 +71,12 @@ async def test_what_is_served_is_shown(tiny_bundles: Path, client: Client) -> No
         service: SearchService = http.app.state.service  # type: ignore[attr-defined]
         service.drain()
         assert _value("aisle_ready") == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.00001, 0.0000101, 0.003, 1.0, 7.0, float("inf")])
+def test_an_observation_is_that_of_the_library(value: float) -> None:
+    """At a bound, between two, beyond the last."""
+    quick, plain = (Histogram(name, name, buckets=metrics._STAGE_BUCKETS, registry=None) for name in "qp")
+    metrics.observer(quick)(value)
+    plain.observe(value)
+    assert [one.value for one in quick._child_samples()][:-1] == [one.value for one in plain._child_samples()][:-1]
