@@ -27,7 +27,7 @@ from app.errors import AisleError
 from app.runtime.batcher import Batcher
 from app.runtime.cores import Home, anywhere, worker_threads
 from app.runtime.interpreter import settle
-from app.runtime.member import MEMORY, METRICS_FOLDER, Membership, bind
+from app.runtime.member import METRICS_FOLDER, Membership, bind
 from app.search.cache import Cache
 from app.search.collections import Collections
 from app.search.searcher import Job, process
@@ -96,8 +96,7 @@ async def _fold(settings: Settings, collection: str) -> None:
     """`aisle fold` in a process of its own, which gives way to searches."""
     command = ["nice", "-n", "15", sys.executable, "-m", "scripts.cli", "fold", "--bundles", str(settings.bundles)]
     command += ["--collection", collection, *(["--changes", str(settings.changes)] if settings.changes else [])]
-    ours = {METRICS_FOLDER: os.environ.get(METRICS_FOLDER), **MEMORY}  # it serves nobody
-    environment = {name: value for name, value in os.environ.items() if ours.get(name) != value}
+    environment = {name: value for name, value in os.environ.items() if name != METRICS_FOLDER}  # it serves nobody
     _log.info("collection %s: making a version of its changes", collection)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(

@@ -32,7 +32,7 @@ from time import monotonic
 
 from app import __version__
 from app.runtime.cores import own_cores, usable_cores, worker_threads
-from app.runtime.member import BEAT_S, LISTEN, MEMORY, METRICS_FOLDER, Membership, bind
+from app.runtime.member import BEAT_S, LISTEN, METRICS_FOLDER, Membership, bind
 from app.settings import Settings
 
 _SILENT_S = 30.0  # longer than any request may hold a loop; a member that is being debugged is taken for a stuck one
@@ -183,7 +183,7 @@ class _Supervisor:
         taken = {member.core for member in self._members}
         core = next((core for core in self._cores if core not in taken), -1)
         command = [sys.executable, "-m", "app.processes", str(theirs.fileno()), str(core)]
-        environment = {**MEMORY, **os.environ, METRICS_FOLDER: str(self._folder)}
+        environment = {**os.environ, METRICS_FOLDER: str(self._folder)}
         with theirs:
             process = subprocess.Popen(
                 command,

@@ -8,9 +8,6 @@ import socket
 from collections.abc import Callable
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's name for where processes put what they count
-# glibc's: one heap for all threads, in large pages where the kernel gives them on request. The networks' weights lie
-# closer together then, and a search takes 1 to 8 % less. Whoever sets the variable decides alone.
-MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"}
 LOADED, LISTEN, ALIVE = b"loaded\n", b"listen\n", b"."
 BEAT_S = 1.0
 
