@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-_WORDS = 16_384  # remembered; some 200 bytes each
+_WORDS = 4096  # remembered; some 350 bytes each
 
 
 class Reader:
