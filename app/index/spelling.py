@@ -21,7 +21,7 @@ from app.index.vocabulary import Vocabulary
 SHORTEST = 4  # shorter words have too many neighbours
 TWO_EDITS_FROM = 9  # letters; a shorter word two edits away is mostly another word
 LONGEST = 32
-_REMEMBERED = 2048  # words of queries, and two as one; some 250 bytes each
+_REMEMBERED = 1024  # words of queries, and two as one; some 250 bytes each
 # Only words of letters are corrected or proposed: a digit makes a model, a size or a year.
 _LETTER = rf"[^\W\d_{UNSPACED}\U00010000-\U0010ffff]"
 _WORD = re.compile(rf"{_LETTER}{{{SHORTEST - 1},{LONGEST}}}").fullmatch

@@ -21,7 +21,7 @@ from app.index.arrays import frozen, map_file, release
 
 _GAP = 1  # the line feed between two terms
 _TERMS_AT_ONCE = 4096
-_REMEMBERED = 2048  # words of queries; some 250 bytes each
+_REMEMBERED = 1024  # words of queries; some 250 bytes each
 _MOST_BYTES = np.iinfo(np.int32).max - _GAP
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-_WORDS = 4096  # remembered; some 350 bytes each
+_WORDS = 2048  # remembered; some 350 bytes each
 
 
 class Reader:
