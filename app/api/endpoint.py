@@ -30,6 +30,14 @@ WHOLE = "aisle.whole"
 """In the scope, where the server takes an answer's body in the message that begins it, under this name."""
 
 
+CLOSE: Header = (b"connection", b"close")
+
+
+def by_name(headers: Sequence[Header]) -> dict[bytes, bytes]:
+    """Of those that are repeated the first counts."""
+    return dict(reversed(headers))
+
+
 class Endpoint:
     """One path with a handler and an access for each of its methods; HEAD is GET, whose body the server leaves out.
     Whoever may not call it is refused here, before anything of the body is read. Raises Unauthorized, Forbidden.
@@ -86,8 +94,8 @@ class Bytes(Response):
         if WHOLE not in scope:
             await super().__call__(scope, receive, send)
             return
-        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        await send({**start, WHOLE: self.body})
+        start = "http.response.start"
+        await send({"type": start, "status": self.status_code, "headers": self.raw_headers, WHOLE: self.body})
 
 
 def service_of(request: Request) -> SearchService:

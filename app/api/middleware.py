@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
 from app.api import problems
-from app.api.endpoint import Endpoint, Header
+from app.api.endpoint import CLOSE, Endpoint, Header, by_name
 from app.api.schemas import NDJSON, RESCORE_PATH
 from app.errors import AisleError, InputTooLarge
 
@@ -31,7 +31,6 @@ _numbers = itertools.count(1)
 Headers = Mapping[bytes, bytes]
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-_CLOSE: Header = (b"connection", b"close")
 _ALONE_S = 0.005
 ARRIVED = "aisle.arrived"  # in the scope, where the server's protocol says it: when the head was read
 CLIENT_GONE = 499  # nginx's word for a request that nobody waited for
@@ -61,7 +60,7 @@ class Edge:
         started = scope["started"] = scope.get(ARRIVED, begun)
         scope["alone"] = self._alone(scope, begun)
         scope["late_ms"] = (begun - started) * 1e3
-        headers = dict(reversed(scope["headers"]))  # of those that are repeated the first counts
+        headers = by_name(scope["headers"])
         answer = _Answer(scope, headers, send, self._service)
         metrics.IN_FLIGHT.inc()
         try:
@@ -158,8 +157,8 @@ class _Answer:
             if self.status >= 400 and _left_unread(self._scope):
                 self.closing = True
             # While draining, keep-alive connections are sent elsewhere one by one, so that none is cut at the end.
-            if (self.closing or self._service.draining) and _CLOSE not in headers:
-                headers.append(_CLOSE)
+            if (self.closing or self._service.draining) and CLOSE not in headers:
+                headers.append(CLOSE)
         await self._send(message)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ Value = str | int | float | bool
 Reader = Callable[[str], Value]
 
 _MAX_PARAMETERS = 32
+_WITHOUT: dict[type[BaseModel], BaseModel] = {}  # what a route takes whose query string is empty
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 
@@ -49,6 +50,8 @@ def read_params(
 ) -> M:
     """The query string as `model`; `readers` names each parameter and how its text is read, `rename` the fields that
     are called otherwise. Raises MalformedInput for bytes that are no UTF-8, BadInput for the rest."""
+    if not scope["query_string"] and model in _WITHOUT:
+        return cast(M, _WITHOUT[model])
     values: dict[str, Value] = {}
     faults: list[dict[str, str]] = []
     for name, given in _pairs(scope["query_string"]):
@@ -65,9 +68,12 @@ def read_params(
     if faults:
         raise BadInput("the query string does not have the shape this route takes", errors=faults)
     try:
-        return model.model_validate(values)
+        read = model.model_validate(values)
     except ValidationError as error:
         raise invalid(error) from None
+    if not values:  # nobody can change it, so it serves all who give nothing
+        _WITHOUT[model] = read
+    return read
 
 
 def _pairs(query_string: bytes) -> list[tuple[str, str]]:

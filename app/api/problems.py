@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from app.api.endpoint import Bytes, Header
+from app.api.endpoint import CLOSE, Bytes, Header
 from app.errors import (
     AisleError,
     DeadlineExceeded,
@@ -111,7 +111,7 @@ def _headers(error: AisleError) -> list[Header]:
         return [(b"www-authenticate", b"Bearer")]
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allow.encode())]
-    return [(b"connection", b"close")] if isinstance(error, InputTooLarge) else []
+    return [CLOSE] if isinstance(error, InputTooLarge) else []
 
 
 def _from_router(error: HTTPException, scope: Scope) -> AisleError:

@@ -14,13 +14,12 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.endpoint import WHOLE
+from app.api.endpoint import CLOSE, WHOLE, by_name
 from app.api.middleware import ARRIVED
 from app.api.ndjson import STALLED
 from app.api.schemas import NDJSON
 from app.metrics import REQUESTS
 
-_CLOSE = (b"connection", b"close")
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
@@ -114,7 +113,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         """Earlier requests are being answered and reading rests, or the body is a stream of lines."""
         if self._in_head or self.pipeline:
             return not self._idle()
-        return dict(reversed(self.headers)).get(b"content-type", b"").startswith(NDJSON)
+        return by_name(self.headers).get(b"content-type", b"").startswith(NDJSON)
 
     # ---------------------------------------------------------------- writing
 
@@ -228,7 +227,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
 class _Cycle(RequestResponseCycle):
     """An answer in progress. One that is there as a whole, as nearly all are, is written as a whole: uvicorn's own way
-    looks at each header three times, and is gone twice."""
+    looks at each header three times, in two messages."""
 
     async def send(self, message: Any) -> None:
         body: bytes | None = message.get(WHOLE)
@@ -237,7 +236,7 @@ class _Cycle(RequestResponseCycle):
             return
         headers = [*self.default_headers, *message["headers"]]
         plain = self.keep_alive and not self.response_started and self.scope["method"] != "HEAD"
-        if not plain or self.disconnected or self.flow.write_paused or _CLOSE in headers:
+        if not plain or self.disconnected or self.flow.write_paused or CLOSE in headers:
             await super().send(message)
             await super().send({"type": "http.response.body", "body": body})
             return

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from app.api.access import SEARCH
-from app.api.endpoint import Bytes, read_body, route, service_of, while_connected
+from app.api.endpoint import Bytes, by_name, read_body, route, service_of, while_connected
 from app.api.options import options
 from app.api.params import Reader, boolean, integer, number, read_params, text
 from app.api.schemas import NoParams, SearchBody, read_json
@@ -41,8 +41,7 @@ def routes() -> list[Route]:
 
 async def search_by_body(request: Request) -> Response:
     """POST: the whole request language."""
-    if request.scope["query_string"]:
-        read_params(NoParams, request.scope, {})
+    read_params(NoParams, request.scope, {})
     body = await read_body(request)
     asked = read_json(SearchBody, body, content_type(request))
     return await _search(request, asked.request(options(request).timeout_ms))
@@ -56,11 +55,7 @@ async def search_by_query_string(request: Request) -> Response:
 
 def content_type(request: Request) -> bytes | None:
     """The Content-Type header, None when there is none."""
-    for name, value in request.scope["headers"]:
-        if name == b"content-type":
-            given: bytes = value
-            return given
-    return None
+    return by_name(request.scope["headers"]).get(b"content-type")
 
 
 async def _search(request: Request, asked: SearchRequest) -> Response:

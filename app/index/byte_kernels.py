@@ -38,8 +38,8 @@ class ByteCodes:
 
     def __init__(self, halves: npt.NDArray[np.uint16]) -> None:
         """From float16 bits, [n, dimension]; a worker's processor `multiplies_bytes`."""
-        count, self._dimension = halves.shape
-        width = -(-self._dimension // _ROW_BYTES) * _ROW_BYTES
+        count, dimension = halves.shape
+        width = -(-dimension // _ROW_BYTES) * _ROW_BYTES
         codes, steps = np.full((count, width), _MIDDLE, np.uint8), np.ones(count, np.float32)
         self._error = self._length = 0.0
         for start in range(0, count, _ROWS_AT_ONCE):
@@ -47,7 +47,7 @@ class ByteCodes:
             step = np.abs(rows).max(axis=1, initial=0.0) / _LARGEST
             step[step == 0.0] = 1.0
             rounded = np.rint(rows / step[:, None])
-            codes[start : start + len(rows), : self._dimension] = rounded + _MIDDLE
+            codes[start : start + len(rows), :dimension] = rounded + _MIDDLE
             steps[start : start + len(rows)] = step
             stands_for = rounded * step[:, None]
             self._error = max(self._error, float(np.linalg.norm(rows - stands_for, axis=1).max()))
@@ -106,7 +106,7 @@ def _dots(count: int) -> Any:
         multiply = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), kind)
         total = cgutils.get_or_insert_function(builder.module, ir.FunctionType(bits, [vector]), reduce)  # type: ignore[no-untyped-call]  # numba's
         zero = ir.Constant(vector, None)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]  # type: ignore[no-untyped-call]
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]  # type: ignore[no-untyped-call]  # numba's
 
         def read(address: Any) -> Any:
             return builder.load(builder.inttoptr(address, vector.as_pointer()), align=1)
@@ -123,7 +123,7 @@ def _dots(count: int) -> Any:
 
     @intrinsic
     def dots(_: Any, row: Any, queries: Any, stride: Any, blocks: Any) -> Any:
-        found = types.UniTuple(types.int32, count)  # type: ignore[no-untyped-call]
+        found = types.UniTuple(types.int32, count)  # type: ignore[no-untyped-call]  # numba's
         return found(types.intp, types.intp, types.intp, types.intp), generate
 
     return dots

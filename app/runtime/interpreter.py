@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 # A worker lets go of the interpreter some fifteen times a search. While the loop is busy it gets it back only when this
 # is over: at Python's own 5 ms the p99 of 560 searches a second was 32 and 163 ms, now 18 and 23.
@@ -22,13 +21,6 @@ def settle() -> None:
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     sys.setswitchinterval(_SWITCH_S)
-
-
-def give_back() -> None:
-    """Let freed memory go back to the system, where the C library can (glibc): a version that
-    others follow would leave it lying between what is in use. To be called in a thread beside the searches."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from app.errors import (
 from app.index import bundle
 from app.index.changes import FOLDER, Edit
 from app.runtime.aside import aside, give_way
-from app.runtime.interpreter import give_back
 from app.runtime.onnx import Provider
 from app.runtime.watch import patience_s
 from app.search.feed import ChangeFeed, Fold
@@ -36,7 +35,6 @@ from app.search.versions import Encoders, Served, load
 
 _log = logging.getLogger("aisle.collections")
 _POLL_S = 0.25
-_LET_GO_S = 0.3  # searches under way hold the version before a little longer
 _AGAIN_S = 5.0  # until a version that could not be read is tried again
 
 
@@ -153,8 +151,6 @@ class Collections:
                 elif self._refused.get(name) != published or time.monotonic() >= self._again.get(name, math.inf):
                     await aside(self._load, name, published)
                     self._refused.pop(name, None)
-                    await asyncio.sleep(_LET_GO_S)
-                    await asyncio.to_thread(give_back)
             except Exception as error:  # noqa: BLE001  (whatever one version does, the next must still be looked for)
                 # The old version goes on being served; this one is not tried again until CURRENT names another, or for
                 # a while where the fault may be the machine's: else one process of several would stay behind for ever.

@@ -22,7 +22,7 @@ from app.search.features import LEGS, NAMES, Features
 from app.types import TIER_FAST, TIER_HYBRID, TIER_LEXICAL, Rows, record
 
 TIER_DENSE = "dense"
-_FEW = 50
+_FEW = 50  # places; for more a sort of all is as quick
 
 
 @dataclass(frozen=True, slots=True)
