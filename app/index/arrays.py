@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorruptPart
+from app.pace import give_way
 
 Bounds = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 """Where entries that lie end to end begin, and where the last one ends: int32 or int64 [entries + 1], from 0."""
@@ -43,6 +44,7 @@ def load_array(path: Path, dtype: npt.DTypeLike | tuple[npt.DTypeLike, ...], *sh
     """Map an array of this type, or one of these, and shape, None where any length will do; read-only, C order.
 
     Raises CorruptPart naming the file when it is absent, no array, or another one than expected."""
+    give_way()  # a version has dozens, and what was done with the last one is over
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # np.load would open archives and pickles too
     except Exception as error:  # the parser of the header lets out what it meets: TokenError, OverflowError, …
@@ -59,6 +61,7 @@ def load_array(path: Path, dtype: npt.DTypeLike | tuple[npt.DTypeLike, ...], *sh
 
 def map_file(path: Path) -> bytes | mmap.mmap:
     """Map a file's bytes, read-only. Raises CorruptPart naming the file when it is absent or cannot be read."""
+    give_way()
     try:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
@@ -74,6 +77,7 @@ def is_utf8(text: npt.NDArray[np.uint8]) -> bool:
     try:
         for start in range(0, len(text), CHECKED_AT_ONCE):
             decoder.decode(text[start : start + CHECKED_AT_ONCE].tobytes())
+            give_way()
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False

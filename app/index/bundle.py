@@ -41,6 +41,7 @@ from typing import Any
 
 from app.errors import BundleError, CorruptPart, NotFound
 from app.index.files import fsync, make_folder
+from app.pace import give_way, gives_way
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -253,6 +254,11 @@ class BundleStore:
         found = {path.name for path in folder.iterdir()} - {MANIFEST}
         for name in sorted(found - manifest.parts.keys()):
             raise CorruptPart(f"{name}: not in the manifest")
+        if gives_way():
+            for name, part in manifest.parts.items():
+                _check_part(folder / name, *part)
+                give_way()
+            return manifest
         with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:  # hashing lets go of the interpreter
             checks = [pool.submit(_check_part, folder / name, *part) for name, part in manifest.parts.items()]
             try:

@@ -26,6 +26,7 @@ from app.index.arrays import (
     release,
     save_array,
 )
+from app.pace import give_way
 from app.types import Mask, Rows
 
 Codes = npt.NDArray[np.int32]
@@ -302,6 +303,7 @@ def _are_first(offsets: Bounds, codes: Codes, first: Codes) -> bool:
         filled = ends[1:] > ends[:-1]
         if not np.array_equal(piece[filled], codes[ends[:-1][filled]]) or np.any(piece[~filled] != MISSING):
             return False
+        give_way()
     return True
 
 

@@ -11,23 +11,18 @@ import contextlib
 import fcntl
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from app.pace import begin_to_give_way
 from app.runtime.cores import anywhere
 from app.runtime.deadline import after_ms, left_s
 from app.runtime.member import METRICS_FOLDER
 
 T = TypeVar("T")
-_here = threading.local()
 _NICE = 19
-# With rests of four times its work a load made p99 1.2 to 1.7 times as high, with ten times 1.3. At most a moment: what
-# takes long at a stretch, such as hashing, needs little of the interpreter.
-_RESTS = 10.0
-_LONGEST_REST_S = 0.02
 _TURN = "turn.lock"
 _LOOK_S = 0.02
 _PATIENCE_S = 30.0  # with a process that has stopped in the middle of its turn
@@ -44,18 +39,9 @@ async def aside(work: Callable[..., T], *arguments: object) -> T:
             thread.shutdown(wait=False)
 
 
-def give_way() -> None:
-    """Between two pieces of work that may be done aside: there, rest some times as long as the last one took, so that
-    searches find the interpreter free; elsewhere nothing."""
-    begun = getattr(_here, "begun", None)
-    if begun is not None:
-        time.sleep(min(_RESTS * (time.thread_time() - begun), _LONGEST_REST_S))
-        _here.begun = time.thread_time()
-
-
 def _yield_to_searches() -> None:
     """Of Linux, whose threads have priorities of their own; elsewhere there is no such process, or it is forbidden."""
-    _here.begun = time.thread_time()
+    begin_to_give_way()
     anywhere()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

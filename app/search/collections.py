@@ -24,7 +24,8 @@ from app.errors import (
 )
 from app.index import bundle
 from app.index.changes import FOLDER, Edit
-from app.runtime.aside import aside, give_way
+from app.pace import give_way
+from app.runtime.aside import aside
 from app.runtime.onnx import Provider
 from app.runtime.watch import patience_s
 from app.search.feed import ChangeFeed, Fold

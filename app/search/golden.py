@@ -19,7 +19,7 @@ import numpy as np
 
 from app import metrics
 from app.errors import CorruptPart
-from app.runtime.aside import give_way
+from app.pace import give_way
 from app.types import SearchRequest
 
 if TYPE_CHECKING:
@@ -64,8 +64,11 @@ def overlap(golden: Golden, given: Mapping[str, Sequence[str]]) -> float | None:
 def _top(searcher: Searcher, text: str) -> list[str]:
     query = searcher.query(SearchRequest(text))
     words = searcher.words.parse(query.text or "")
+    give_way()
     vector = searcher.query_vectors([query.text or ""], query.profile)[0]
+    give_way()
     candidates = searcher.result_set(query, words, vector)
+    give_way()
     ranked = searcher.rank(candidates.rows, words, vector, query.profile)
     return [searcher.catalog.id(int(row)) for row in ranked.rows[:10]]
 

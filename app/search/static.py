@@ -16,6 +16,7 @@ import numpy.typing as npt
 from app.errors import CorruptPart
 from app.index.arrays import frozen, load_array, made, release, save_array
 from app.index.dense_kernels import blend, sum_rows
+from app.pace import give_way
 from app.search.embed import Encoder
 from app.types import Floats
 
@@ -39,6 +40,7 @@ class StaticEncoder:
         for start in range(0, len(table), _CHECKED_AT_ONCE):
             if not np.isfinite(table[start : start + _CHECKED_AT_ONCE]).all():
                 raise CorruptPart(f"{TABLE}: a row is not finite")
+            give_way()
         release(table)
         return cls(table, encoder)
 

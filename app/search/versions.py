@@ -20,7 +20,7 @@ from app.index.dense import EXACT_SCAN_UP_TO, FaissIndex, VectorIndex
 from app.index.dense_gpu import GpuIndex, gpu_is_built_in
 from app.index.lexical import LexicalIndex
 from app.index.schema import CatalogueInfo
-from app.runtime.aside import give_way
+from app.pace import give_way
 from app.runtime.onnx import Provider
 from app.runtime.onnx_cuda import DEVICE
 from app.search.classify import classifier_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from app.runtime.aside import aside, give_way
+from app.pace import give_way
+from app.runtime.aside import aside
 
 
 def _work(pieces: int) -> tuple[float, float]:
