@@ -23,7 +23,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-_TWO_DOUBLES = Struct("dd").pack  # a value and its time, as prometheus_client's files hold them
+_WRITE_VALUE = Struct("d").pack_into  # as prometheus_client's files hold it; its time, which comes after it, stays 0
 
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     _Shared: Any = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]  # its own is not annotated
@@ -33,13 +33,13 @@ if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         never does."""
 
         _counting = Lock()
+        _value: float
 
         def inc(self, amount: float) -> None:
             with self._counting:
-                self._value += amount
+                value = self._value = self._value + amount
                 file = self._file
-                at = file._positions[self._key]
-                file._m[at : at + 16] = _TWO_DOUBLES(self._value, 0.0)  # at once: others read it meanwhile
+                _WRITE_VALUE(file._m, file._positions[self._key], value)  # at once: others read it meanwhile
 
     values.ValueClass = _Counted
 
@@ -258,6 +258,12 @@ def observer(child: Histogram) -> Callable[[float], None]:
         buckets[bisect_left(bounds, value)].inc(1)
 
     return observe
+
+
+def cell(child: Counter | Gauge) -> Any:
+    """Where a child keeps its number: `cell(child).inc(1)` does what `child.inc()` does, without its looks at labels
+    and sign, in a third of its time."""
+    return child._value
 
 
 @contextmanager

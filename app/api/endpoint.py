@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fastapi import Request, Response
@@ -12,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from app.alarms import alarms
 from app.api.access import Access
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ class _Watch:
         self._receive = receive
         self._task = task
         self._watcher: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._begin)
+        self._timer = alarms().at(monotonic() + _WATCH_AFTER_S, self._begin)
 
     def _begin(self) -> None:
         self._watcher = asyncio.get_running_loop().create_task(self._wait())

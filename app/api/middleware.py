@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +20,6 @@ from app.api.schemas import NDJSON, RESCORE_PATH
 from app.errors import AisleError, InputTooLarge
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter
-
     from app.search.service import SearchService
 
 _INBOUND_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -47,7 +45,8 @@ class Edge:
         self._direct = direct
         self._service = service
         self._max_body_bytes = max_body_bytes
-        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._counters: dict[tuple[str, str, int], Any] = {}
+        self._in_flight = metrics.cell(metrics.IN_FLIGHT)
         self._timers: dict[str, Callable[[float], None]] = {}
         self._last_client: object = None
         self._asked_at = self._other_at = 0.0
@@ -62,11 +61,11 @@ class Edge:
         scope["late_ms"] = (begun - started) * 1e3
         headers = by_name(scope["headers"])
         answer = _Answer(scope, headers, send, self._service)
-        metrics.IN_FLIGHT.inc()
+        self._in_flight.inc(1)
         try:
             await self._answer(scope, self._limited(scope, headers, receive, answer), answer)
         finally:
-            metrics.IN_FLIGHT.dec()
+            self._in_flight.inc(-1)
             self._count(scope, answer.status, perf_counter() - started)
 
     def _alone(self, scope: Scope, at: float) -> bool:
@@ -124,8 +123,8 @@ class Edge:
         key = (template, method, status)
         counter = self._counters.get(key)
         if counter is None:
-            counter = self._counters[key] = metrics.REQUESTS.labels(template, method, str(status))
-        counter.inc()
+            counter = self._counters[key] = metrics.cell(metrics.REQUESTS.labels(template, method, str(status)))
+        counter.inc(1)
         timer = self._timers.get(template)
         if timer is None:
             timer = self._timers[template] = metrics.observer(metrics.REQUEST_SECONDS.labels(template))

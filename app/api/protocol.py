@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from asyncio.events import TimerHandle
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ from app.api.ndjson import STALLED
 from app.api.schemas import NDJSON
 from app.metrics import REQUESTS
 
+_CLOCKS_DIFFER_S = 0.001  # the loop may count in whole milliseconds
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
@@ -42,6 +43,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         self._write_timer: TimerHandle | None = None
         self._close_timer: TimerHandle | None = None
         self._closer = _Closer(self, transport)
+        self._idle_since = 0.0
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -49,7 +51,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         for timer in (self._read_timer, self._write_timer, self._close_timer):
             if timer is not None:
                 timer.cancel()
-        self._unset_keepalive_if_required()
+        self._let_go_of_keep_alive()
 
     # ---------------------------------------------------------------- reading
 
@@ -144,13 +146,43 @@ class TimedHttpProtocol(HttpToolsProtocol):
         if self._lingering:  # the answer asked for it before it came here
             self.server_state.total_requests += 1
             return
-        super().on_response_complete()
+        self._next_request()
         if self._reading and not self._in_head and not self.pipeline:
             self.close()  # answered before the request was read to its end: what follows cannot be told apart from it
 
+    def _next_request(self) -> None:
+        """As uvicorn does, but for its timer, which it sets after every answer and takes back at the next request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = monotonic()
+        if self.timeout_keep_alive_task is None:
+            self._look_whether_idle_in(self.timeout_keep_alive)
+
+    def _look_whether_idle_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
     def timeout_keep_alive_handler(self) -> None:
-        if not self.transport.is_closing():
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or not self._idle():  # it is set again after the answer
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - monotonic()
+        if self._read_timer is not None:  # which sees to the request that has begun
+            self._look_whether_idle_in(self.timeout_keep_alive)
+        elif left_s > _CLOCKS_DIFFER_S:
+            self._look_whether_idle_in(left_s)
+        else:
             self.close()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Not at every request, as uvicorn would: when it rings it looks for itself since when nobody has asked."""
+
+    def _let_go_of_keep_alive(self) -> None:
+        super()._unset_keepalive_if_required()
 
     def write(self, data: bytes) -> None:
         """What an answer has to say, as long as there is somebody to say it to: what came after its request may have
@@ -173,7 +205,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         if self._lingering or self.transport.is_closing():
             return
         self._flush()
-        self._unset_keepalive_if_required()
+        self._let_go_of_keep_alive()
         if self._reading and not self._in_head and self.transport.can_write_eof():
             self._linger()
         else:

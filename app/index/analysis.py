@@ -162,7 +162,9 @@ def without_accents(normalized: str) -> str:
 
 def fold(word: str) -> str:
     """The lexical term of one normalised word of letters, as `tokens` gives it."""
-    return _terms(word if word.isascii() else _without_accents(word))[0]
+    if not word.isascii():
+        word = _without_accents(word)
+    return _singular(word) if word.isalpha() and word.isascii() else _terms(word)[0]
 
 
 def token_weight(token: str) -> float:

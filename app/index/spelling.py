@@ -21,7 +21,7 @@ from app.index.vocabulary import Vocabulary
 SHORTEST = 4  # shorter words have too many neighbours
 TWO_EDITS_FROM = 9  # letters; a shorter word two edits away is mostly another word
 LONGEST = 32
-_REMEMBERED = 1024  # words of queries, and two as one; some 250 bytes each
+_REMEMBERED = 1024  # words of queries; some 250 bytes each
 # Only words of letters are corrected or proposed: a digit makes a model, a size or a year.
 _LETTER = rf"[^\W\d_{UNSPACED}\U00010000-\U0010ffff]"
 _WORD = re.compile(rf"{_LETTER}{{{SHORTEST - 1},{LONGEST}}}").fullmatch
@@ -34,8 +34,10 @@ class Spelling:
         """starts: int64 [terms + 1], where each term's postings begin: as many products hold it as it has postings."""
         self._vocabulary = vocabulary
         self._starts = starts
-        self.frequency = _frequencies(vocabulary, starts)
+        self.frequency = lru_cache(_REMEMBERED)(_frequencies(vocabulary.number, starts))
         """How many products hold the term that a word of letters is folded to."""
+        self.frequency_of_new = _frequencies(vocabulary.found, starts)
+        """The same of what is made up for the question, two words as one: remembered, it would drive out the words."""
         lengths = kernels.lengths(vocabulary.text, vocabulary.starts, _letters())
         lengths[(lengths < SHORTEST - 1) | (lengths > LONGEST)] = 0
         words = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]  # those of one length ascend
@@ -75,12 +77,12 @@ class Spelling:
         return kernels.near(letters, self._numbers, self._masks, text, starts, first, last, least, end, most)
 
 
-def _frequencies(vocabulary: Vocabulary, starts: npt.NDArray[np.int64]) -> Callable[[str], int]:
+def _frequencies(number_of: Callable[[str], int], starts: npt.NDArray[np.int64]) -> Callable[[str], int]:
     def frequency(word: str) -> int:
-        number = vocabulary.number(fold(word))
+        number = number_of(fold(word))
         return int(starts[number + 1] - starts[number]) if number >= 0 else 0
 
-    return lru_cache(_REMEMBERED)(frequency)
+    return frequency
 
 
 @cache

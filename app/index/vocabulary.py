@@ -45,8 +45,10 @@ class Vocabulary:
         # These give Python's own numbers, and several times as fast as the arrays.
         self._starts = self.starts.data
         slots = kernels.slots(self._hashes()).data  # of distinct terms: many equal ones would take for ever
-        self.number = _numbers(text, self._starts, slots)
+        self.found = _numbers(text, self._starts, slots)
         """The term's number; −1 where it is not in the vocabulary."""
+        self.number = lru_cache(_REMEMBERED)(self.found)
+        """The same, remembered: of terms that are asked for again and again."""
         release(text)
 
     @classmethod
@@ -99,4 +101,4 @@ def _numbers(text: bytes | mmap.mmap, starts: memoryview[int], slots: memoryview
             slot = (slot + 1) & last
         return -1
 
-    return lru_cache(_REMEMBERED)(number)
+    return number

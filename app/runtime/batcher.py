@@ -22,10 +22,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
+from functools import partial
 from time import thread_time
 from typing import Generic, TypeVar
 
 from app import metrics
+from app.alarms import alarms
 from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
 from app.runtime.cores import Tether, anywhere, this_core
 from app.runtime.deadline import after_ms, left_s, now
@@ -356,12 +358,12 @@ class Batcher(Generic[Job]):
         ticket.deadline = min(ticket.deadline, deadline)
         future: asyncio.Future[None] = self._loop.create_future()
         ticket.waiters.append(future)
-        timer = self._loop.call_later(left_s(deadline), _expire, future)
+        alarm = alarms().at(deadline, partial(_expire, future))
         ticket.abandoned = False
         try:
             await future
         finally:
-            timer.cancel()
+            alarm.cancel()
             ticket.waiters.remove(future)
             ticket.abandoned = not ticket.waiters
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from app.metrics import CACHE, CACHE_BYTES
+from app.metrics import CACHE, CACHE_BYTES, cell
 from app.search.cache_entry import Kind
 
 V = TypeVar("V")
@@ -32,10 +32,9 @@ class LocalLevel(Generic[V]):
         self._ttl_s = ttl_s
         self._clock = clock
         self._entries: OrderedDict[bytes, tuple[V, float, int]] = OrderedDict()
-        self._hit = CACHE.labels(kind, "local", "hit")
-        self._miss = CACHE.labels(kind, "local", "miss")
-        self._stored = CACHE.labels(kind, "local", "stored")
-        self._evicted = CACHE.labels(kind, "local", "evicted")
+        self._hit, self._miss, self._stored, self._evicted = (
+            cell(CACHE.labels(kind, "local", event)) for event in ("hit", "miss", "stored", "evicted")
+        )
         self._held = CACHE_BYTES.labels(kind)
 
     def __len__(self) -> int:
@@ -46,17 +45,17 @@ class LocalLevel(Generic[V]):
         is over."""
         entry = self._entries.get(key)
         if entry is None:
-            self._miss.inc()
+            self._miss.inc(1)
             return None
         value, expires, cost = entry
         at = self._clock()
         if at >= expires:
             self._remove(key)
-            self._miss.inc()
+            self._miss.inc(1)
             return None
         self._entries[key] = value, at + self._ttl_s, cost
         self._entries.move_to_end(key)
-        self._hit.inc()
+        self._hit.inc(1)
         return value
 
     def put(self, key: bytes, value: V, size_bytes: int) -> None:
@@ -71,8 +70,8 @@ class LocalLevel(Generic[V]):
         while self.bytes > self._budget:
             _, (_, _, freed) = self._entries.popitem(last=False)
             self.bytes -= freed
-            self._evicted.inc()
-        self._stored.inc()
+            self._evicted.inc(1)
+        self._stored.inc(1)
         self._held.set(self.bytes)
 
     def clear(self) -> None:

@@ -519,11 +519,11 @@ def _refused() -> Overloaded:
 
 # A label look-up takes as long as the observation.
 _stage_seconds = cache(lambda stage: metrics.observer(metrics.STAGE_SECONDS.labels(stage)))
-_searches = cache(metrics.SEARCHES.labels)
+_searches = cache(lambda collection, tier: metrics.cell(metrics.SEARCHES.labels(collection, tier)))
 
 
 def _count(request: SearchRequest, answer: SearchAnswer) -> None:
-    _searches(request.collection, answer.tier).inc()
+    _searches(request.collection, answer.tier).inc(1)
     for reason in answer.degraded:
         metrics.DEGRADED.labels(reason).inc()
     for timing in answer.timings:

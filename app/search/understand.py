@@ -62,7 +62,7 @@ def _joined(left: str, right: str, frequency: int, spelling: Spelling) -> str | 
     if min(len(left), len(right)) < _LEAST_JOINED:
         return None
     whole = left + right
-    return whole if spelling.frequency(whole) >= max(frequency, _FREQUENT) else None
+    return whole if spelling.frequency_of_new(whole) >= max(frequency, _FREQUENT) else None
 
 
 def _mended(word: str, spelling: Spelling) -> str | None:
@@ -77,6 +77,6 @@ def _parted(word: str, spelling: Spelling) -> str | None:
     """The two words whose rarer one is in the most products."""
     cuts = range(_LEAST_PART, len(word) - _LEAST_PART + 1)
     pairs = [(word[:cut], word[cut:]) for cut in cuts]
-    counted = [(min(map(spelling.frequency, pair)), pair) for pair in pairs]
+    counted = [(min(map(spelling.frequency_of_new, pair)), pair) for pair in pairs]
     frequency, pair = max(counted, default=(0, ("", "")))
     return " ".join(pair) if frequency >= _FREQUENT else None

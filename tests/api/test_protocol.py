@@ -125,6 +125,32 @@ async def test_stray_line_ends_do_not_hold_a_connection() -> None:
         writer.close()
 
 
+class Unsociable(TimedHttpProtocol):
+    """Lets go of who has not asked for a moment."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.timeout_keep_alive = LIMIT_S  # type: ignore[assignment]  # uvicorn's are whole seconds
+
+
+async def test_an_idle_connection_is_let_go_of_after_its_last_request() -> None:
+    """Requests in between keep it, and one that has begun has the time that requests have."""
+    async with serving(Unsociable) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        begun = monotonic()
+        while monotonic() < begun + 3 * LIMIT_S:
+            writer.write(GET)
+            await _answer(reader)
+            await asyncio.sleep(LIMIT_S / 3)
+        writer.write(GET[:-2])
+        await asyncio.sleep(1.5 * LIMIT_S)
+        writer.write(GET[-2:])
+        assert (await _answer(reader))[0] == 200
+        received, seconds = await closed_after(reader)
+        assert not received and LIMIT_S * 0.5 <= seconds <= LIMIT_S + 1
+        writer.close()
+
+
 async def test_without_the_protocol_a_slow_client_stays() -> None:
     """The positive control: uvicorn's own protocol has no such limit."""
     async with serving(HttpToolsProtocol) as port:
