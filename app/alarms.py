@@ -1,20 +1,22 @@
 """Alarms for what nearly always ends before they ring: a deadline, a look at whether a client has gone.
 
-A timer of the event loop costs some 10 µs to set and to take back. Here one timer serves all, for the earliest of them;
-what has been taken back meanwhile is passed over when that rings. An alarm is held until its time, though taken back,
-but nothing that it would have called.
+A timer of the event loop costs some 10 µs to set and to take back. Here one timer serves all, for the earliest of them.
+What has been taken back is passed over; some hundreds of those may be held until their time, but nothing that they would
+have called.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from heapq import heappop, heappush
+from contextvars import Context
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 from time import monotonic
 
 _EARLY_S = 0.0005  # an event loop may count in whole milliseconds
+_SWEPT_AT = 512  # alarms, or twice as many as then remain: those that were taken back are let go of
 
 
 class Alarm:
@@ -50,10 +52,14 @@ class Alarms:
         self._waiting: list[tuple[float, int, Alarm]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = inf
+        self._sweep_at = _SWEPT_AT
+        self._context = Context()  # else that of whoever set the earliest would be kept, and passed on
 
     def at(self, moment: float, call: Callable[[], object]) -> Alarm:
         """Call at this moment of the monotonic clock, unless it is cancelled until then."""
         alarm = Alarm(call)
+        if len(self._waiting) >= self._sweep_at:
+            self._sweep()
         heappush(self._waiting, (moment, next(self._order), alarm))
         if moment < self._rings_at:
             self._wind(moment)
@@ -63,7 +69,12 @@ class Alarms:
         if self._timer is not None:
             self._timer.cancel()
         self._rings_at = moment
-        self._timer = self.loop.call_later(max(0.0, moment - monotonic()), self._ring)
+        self._timer = self.loop.call_later(max(0.0, moment - monotonic()), self._ring, context=self._context)
+
+    def _sweep(self) -> None:
+        self._waiting = [one for one in self._waiting if not one[2].cancelled]
+        heapify(self._waiting)
+        self._sweep_at = max(_SWEPT_AT, 2 * len(self._waiting))
 
     def _ring(self) -> None:
         self._timer, self._rings_at = None, inf
@@ -74,7 +85,10 @@ class Alarms:
         if self._waiting:
             self._wind(self._waiting[0][0])
         for alarm in due:
-            alarm.ring()
+            try:
+                alarm.ring()
+            except Exception as error:  # noqa: BLE001  (the others are due as well)
+                self.loop.call_exception_handler({"message": "an alarm's call failed", "exception": error})
 
 
 _latest: Alarms | None = None
@@ -83,7 +97,7 @@ _latest: Alarms | None = None
 def alarms() -> Alarms:
     """Those of the running loop."""
     global _latest
-    loop = asyncio.get_running_loop()
-    if _latest is None or _latest.loop is not loop:
-        _latest = Alarms(loop)
-    return _latest
+    loop, found = asyncio.get_running_loop(), _latest
+    if found is None or found.loop is not loop:
+        found = _latest = Alarms(loop)
+    return found

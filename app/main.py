@@ -24,6 +24,7 @@ from app.api.protocol import TimedHttpProtocol
 from app.api.rehearsal import rehearse
 from app.api.scrape import Scrapes
 from app.errors import AisleError
+from app.pace import end_all
 from app.runtime.batcher import Batcher
 from app.runtime.cores import Home, anywhere, worker_threads
 from app.runtime.interpreter import settle
@@ -175,6 +176,8 @@ def serve(settings: Settings, membership: Membership | None = None) -> int:
         return 1
     except SystemExit:  # uvicorn's, when it cannot listen; it has said why
         return 1
+    finally:
+        end_all()  # a version that is being loaded will serve nobody
     return 0
 
 

@@ -23,7 +23,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-_WRITE_VALUE = Struct("d").pack_into  # as prometheus_client's files hold it; its time, which comes after it, stays 0
+_PACKED = Struct("d").pack  # a value as prometheus_client's files hold it; its time, which comes after it, stays 0
 
 if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     _Shared: Any = values.MultiProcessValue(repeat(os.getpid()).__next__)  # type: ignore[no-untyped-call]  # its own is not annotated
@@ -39,7 +39,10 @@ if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             with self._counting:
                 value = self._value = self._value + amount
                 file = self._file
-                _WRITE_VALUE(file._m, file._positions[self._key], value)  # at once: others read it meanwhile
+                at = file._positions[self._key]
+                file._m[at : at + 8] = _PACKED(
+                    value
+                )  # at once, others read it meanwhile: `pack_into` writes zeros first
 
     values.ValueClass = _Counted
 

@@ -25,7 +25,7 @@ _FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
 
 class TimedHttpProtocol(HttpToolsProtocol):
-    """A connection. Most requests arrive in one piece and are answered in one, so that no timer is ever started."""
+    """A connection. Most requests arrive in one piece and are answered in one, so that none sets a timer."""
 
     read_within_s = 10.0  # from a request's first byte to its last; a stream of lines has its own deadlines
     write_within_s = 10.0  # for a client that has stopped reading to go on
@@ -147,7 +147,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
             self.server_state.total_requests += 1
             return
         self._next_request()
-        if self._reading and not self._in_head and not self.pipeline:
+        if self._idle() and self._reading and not self._in_head and not self.pipeline:
             self.close()  # answered before the request was read to its end: what follows cannot be told apart from it
 
     def _next_request(self) -> None:
@@ -171,7 +171,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or not self._idle():  # it is set again after the answer
             return
         left_s = self._idle_since + self.timeout_keep_alive - monotonic()
-        if self._read_timer is not None:  # which sees to the request that has begun
+        if self._read_timer is not None:  # which sees to what has come since
             self._look_whether_idle_in(self.timeout_keep_alive)
         elif left_s > _CLOCKS_DIFFER_S:
             self._look_whether_idle_in(left_s)

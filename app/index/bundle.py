@@ -41,7 +41,7 @@ from typing import Any
 
 from app.errors import BundleError, CorruptPart, NotFound
 from app.index.files import fsync, make_folder
-from app.pace import give_way, gives_way
+from app.pace import give_way, is_aside
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -254,7 +254,7 @@ class BundleStore:
         found = {path.name for path in folder.iterdir()} - {MANIFEST}
         for name in sorted(found - manifest.parts.keys()):
             raise CorruptPart(f"{name}: not in the manifest")
-        if gives_way():
+        if is_aside():
             for name, part in manifest.parts.items():
                 _check_part(folder / name, *part)
                 give_way()

@@ -30,6 +30,7 @@ from app.index.columns import (
     StringTable,
 )
 from app.index.schema import FieldSpec, Schema
+from app.pace import give_way
 from app.types import Mask, Product, Rows, Sort
 
 FORMAT = 1
@@ -289,8 +290,12 @@ def _popularity_order(columns: Mapping[str, Column], schema: Schema, rows: int) 
 def _is_permutation(order: Codes, rank: Codes) -> bool:
     if order.min() != 0 or order.max() != len(order) - 1:
         return False
-    pieces = ((start, order[start : start + CHECKED_AT_ONCE]) for start in range(0, len(order), CHECKED_AT_ONCE))
-    return all(np.array_equal(rank[piece], np.arange(start, start + len(piece))) for start, piece in pieces)
+    for start in range(0, len(order), CHECKED_AT_ONCE):
+        piece = order[start : start + CHECKED_AT_ONCE]
+        if not np.array_equal(rank[piece], np.arange(start, start + len(piece))):
+            return False
+        give_way()
+    return True
 
 
 def _inverse(order: Codes) -> Codes:

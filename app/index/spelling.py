@@ -37,7 +37,8 @@ class Spelling:
         self.frequency = lru_cache(_REMEMBERED)(_frequencies(vocabulary.number, starts))
         """How many products hold the term that a word of letters is folded to."""
         self.frequency_of_new = _frequencies(vocabulary.found, starts)
-        """The same of what is made up for the question, two words as one: remembered, it would drive out the words."""
+        """The same of what is made up for the question, two words as one or one as two: remembered, that would drive
+        out the words of queries."""
         lengths = kernels.lengths(vocabulary.text, vocabulary.starts, _letters())
         lengths[(lengths < SHORTEST - 1) | (lengths > LONGEST)] = 0
         words = np.argsort(lengths, kind="stable")[np.count_nonzero(lengths == 0) :]  # those of one length ascend

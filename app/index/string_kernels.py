@@ -68,7 +68,7 @@ def first_out_of_order(text: Array, starts: Array, gap: int) -> int:
     return -1
 
 
-@partial(compiled, nogil=False)
+@compiled
 def slots(hashes: Array) -> Array:
     """A hash table with open addressing: int32, a power of two and at least a third of them free (−1). The string of a
     hash lies in the slot of its lower bits, or where that was taken in the next free one, from the last to the first.

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from app.index import string_kernels as kernels
 from app.index.arrays import frozen, map_file, release
+from app.pace import give_way
 
 _GAP = 1  # the line feed between two terms
 _TERMS_AT_ONCE = 4096
@@ -86,6 +87,7 @@ class Vocabulary:
             last = min(first + _TERMS_AT_ONCE, len(self))
             terms = self._bytes[self._starts[first] : self._starts[last] - _GAP].decode().split("\n")
             hashes[first:last] = [*map(hash, terms)]
+            give_way()
         return hashes
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _NICE = 19
 _TURN = "turn.lock"
 _LOOK_S = 0.02
-_PATIENCE_S = 30.0  # with a process that has stopped in the middle of its turn
+_PATIENCE_S = 300.0  # with several that take their turns before; one that has stopped in its own is replaced
 
 
 async def aside(work: Callable[..., T], *arguments: object) -> T:

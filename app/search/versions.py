@@ -119,6 +119,7 @@ def open_folder(folder: Path, manifest: bundle.Manifest, version: str, encoders:
     words = LexicalIndex.load(folder)
     give_way()
     vectors = FaissIndex.load(folder, manifest.content.get("dense"))
+    give_way()
     encoder = encoders.load(folder, manifest)
     if not len(catalog) == len(words) == len(vectors):
         raise CorruptPart(f"catalog, lexical and dense hold {len(catalog)}, {len(words)} and {len(vectors)} products")

@@ -114,7 +114,7 @@ async def test_dripping_does_not_buy_time(part: bytes) -> None:
 
 
 async def test_stray_line_ends_do_not_hold_a_connection() -> None:
-    """After an answer too, where they would stop the keep-alive timer."""
+    """After an answer too."""
     async with serving() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(GET)
@@ -122,6 +122,19 @@ async def test_stray_line_ends_do_not_hold_a_connection() -> None:
         writer.write(b"\r\n")
         _, seconds = await closed_after(reader)
         assert LIMIT_S * 0.5 <= seconds <= LIMIT_S + 1
+        writer.close()
+
+
+async def test_a_body_that_comes_after_the_answer_before_it_is_read() -> None:
+    """Its head came with the request before, whose answer must not end the connection."""
+    body = b'{"query": "tea"}'
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET + HEAD + b"Content-Length: %d\r\n\r\n" % len(body))
+        assert (await _answer(reader))[0] == 200
+        await asyncio.sleep(LIMIT_S / 3)
+        writer.write(body)
+        assert (await _answer(reader))[0] == 200
         writer.close()
 
 

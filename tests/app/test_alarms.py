@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from contextvars import ContextVar
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -69,6 +71,42 @@ async def test_one_that_is_taken_back_keeps_nothing_alive() -> None:
     alarm.cancel()
     gc.collect()
     assert seen() is None
+
+
+async def test_what_was_taken_back_is_not_held_by_the_thousand() -> None:
+    """However far off its time was; those that are to ring stay."""
+    own = Alarms(asyncio.get_running_loop())
+    rang: list[int] = []
+    for number in range(20_000):
+        alarm = own.at(monotonic() + (0.05 if number % 1000 == 0 else 60.0), partial(rang.append, number))
+        if number % 1000:
+            alarm.cancel()
+    assert len(own._waiting) < 1000
+    await asyncio.sleep(0.2)
+    assert rang == list(range(0, 20_000, 1000))
+
+
+async def test_one_that_fails_leaves_the_others_alone() -> None:
+    loop = asyncio.get_running_loop()
+    own, told, rang = Alarms(loop), [], asyncio.Event()
+    loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+    moment = monotonic() + 0.01
+    own.at(moment, partial(int, "no number"))
+    own.at(moment, rang.set)
+    async with asyncio.timeout(5.0):
+        await rang.wait()
+    assert [type(one) for one in told] == [ValueError]
+
+
+async def test_it_rings_in_nobodys_context() -> None:
+    """What a request has set in its own is not seen by the alarms of others."""
+    variable: ContextVar[str] = ContextVar("variable", default="nobody's")
+    variable.set("a request's")
+    own = Alarms(asyncio.get_running_loop())
+    seen: list[str] = []
+    own.at(monotonic() + 0.01, lambda: seen.append(variable.get()))
+    await asyncio.sleep(0.1)
+    assert seen == ["nobody's"]
 
 
 def test_each_loop_has_its_own() -> None:

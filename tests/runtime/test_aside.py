@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
-from app.pace import give_way
+import pytest
+
+from app import pace
+from app.pace import NoLongerWanted, give_way
 from app.runtime.aside import aside
 
 
@@ -27,3 +31,14 @@ async def test_work_rests_between_its_pieces_aside_and_nowhere_else() -> None:
     for _ in range(1000):
         give_way()
     assert time.perf_counter() - begun < 1.0
+
+
+async def test_work_aside_ends_with_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its next rest, rather than a hundred rests later; what rests nowhere goes on."""
+    monkeypatch.setattr(pace, "_over", threading.Event())
+    begun = time.perf_counter()
+    threading.Timer(0.05, pace.end_all).start()
+    with pytest.raises(NoLongerWanted):
+        await aside(_work, 1000)
+    assert time.perf_counter() - begun < 2.0
+    assert _work(3)[1] >= 0.003
