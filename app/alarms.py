@@ -1,8 +1,8 @@
 """Alarms for what nearly always ends before they ring: a deadline, a look at whether a client has gone.
 
 A timer of the event loop costs some 10 µs to set and to take back. Here one timer serves all, for the earliest of them.
-What has been taken back is passed over; some hundreds of those may be held until their time, but nothing that they would
-have called.
+What has been taken back is passed over; some hundreds of those may be held until their time, but nothing that they
+would have called.
 """
 
 from __future__ import annotations

@@ -40,9 +40,7 @@ if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
                 value = self._value = self._value + amount
                 file = self._file
                 at = file._positions[self._key]
-                file._m[at : at + 8] = _PACKED(
-                    value
-                )  # at once, others read it meanwhile: `pack_into` writes zeros first
+                file._m[at : at + 8] = _PACKED(value)  # at once, as others read it: `pack_into` writes zeros first
 
     values.ValueClass = _Counted
 
