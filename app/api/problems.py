@@ -94,7 +94,8 @@ def _detail(error: AisleError) -> str:
         return _UNEXPECTED
     faults = "; ".join(f"{fault['field']}: {fault['message']}" for fault in error.errors[:_FAULTS_IN_DETAIL])
     more = len(error.errors) - _FAULTS_IN_DETAIL
-    return error.detail + (f": {faults}" if faults else "") + (f"; and {more} more" if more > 0 else "")
+    told = error.detail if faults in error.detail else f"{error.detail}: {faults}"
+    return told + (f"; and {more} more" if more > 0 else "")
 
 
 def _instance(scope: Scope) -> str:

@@ -14,7 +14,8 @@ import pytest
 from fastapi import FastAPI
 
 from app.api import schemas
-from app.errors import DeadlineExceeded, EncoderUnavailable, Overloaded, Unavailable
+from app.api.problems import problem
+from app.errors import BadInput, DeadlineExceeded, EncoderUnavailable, Overloaded, Unavailable
 from app.types import SearchRequest, Sort
 from tests.api.conftest import client_of
 from tests.api.stub_service import TAIL, StubService
@@ -146,6 +147,16 @@ async def test_the_detail_names_the_first_faults(client: httpx.AsyncClient) -> N
     unknown = {f"unknown{number}": 1 for number in range(5)}
     many = (await client.post("/v1/search", json={"query": "x", **unknown})).json()
     assert "unknown2" in many["detail"] and "unknown3" not in many["detail"] and many["detail"].endswith("and 2 more")
+
+
+def test_a_detail_that_is_its_fault_is_told_once() -> None:
+    """A filter's, which whoever has no list of faults must read as well."""
+    fault = {"field": "filter.price", "message": "must be a number"}
+    error = BadInput("filter.price: must be a number", errors=[fault])
+    assert problem(error, {"path": "/v1/search"})["detail"] == "filter.price: must be a number"
+    assert (
+        problem(BadInput("the request", errors=[fault]), {})["detail"] == "the request: filter.price: must be a number"
+    )
 
 
 @pytest.mark.parametrize(
