@@ -49,7 +49,7 @@ async def serving(http: type[HttpToolsProtocol] = Impatient, **options: Any) -> 
     app = edge_app(StubService(), **options)
     config = uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
-    server.capture_signals = _no_signals  # type: ignore[assignment, method-assign]
+    server.capture_signals = _no_signals  # type: ignore[assignment, method-assign]  # signals are the test runner's
     ready = asyncio.Event()
     original = server.startup
 
@@ -57,7 +57,7 @@ async def serving(http: type[HttpToolsProtocol] = Impatient, **options: Any) -> 
         await original(sockets=sockets)
         ready.set()
 
-    server.startup = startup  # type: ignore[method-assign]
+    server.startup = startup  # type: ignore[method-assign]  # uvicorn tells nobody that it listens
     running = asyncio.create_task(server.serve(sockets=[listener]))
     await ready.wait()
     try:
