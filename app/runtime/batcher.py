@@ -80,10 +80,13 @@ _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 class Ticket(Generic[Job]):
     """A job's place in the queue, and those who wait for it."""
 
-    __slots__ = ("abandoned", "deadline", "done", "error", "job", "number", "priority", "step", "waiters")
+    __slots__ = ("abandoned", "deadline", "done", "error", "here", "job", "number", "priority", "step", "waiters")
 
-    def __init__(self, job: Job, priority: Priority, number: int, deadline: float = math.inf) -> None:
+    def __init__(
+        self, job: Job, priority: Priority, number: int, deadline: float = math.inf, *, here: bool = False
+    ) -> None:
         self.job = job
+        self.here = here  # the loop may run it by itself
         self.priority = priority
         self.number = number  # in the order in which they came
         self.deadline = deadline  # until when the loop may stand still for it
@@ -247,16 +250,17 @@ class Batcher(Generic[Job]):
                 self._wake.notify()
         return ticket
 
-    def run_in_step(self, job: Job, deadline: float, *, alone: bool = False) -> Ticket[Job]:
+    def run_in_step(self, job: Job, deadline: float, *, alone: bool = False, here: bool = False) -> Ticket[Job]:
         """Queue a search that takes a moment. Once all have joined that the loop has read already, and a worker is
         free, the loop lets a batch run, and stands still until that is done; for a moment at most, then its tickets are
         as any others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads
         that are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next
         batch, in which each stage finds its code and data warm. `alone`: nobody else is about to join, so at once.
-        Raises as `submit` does."""
+        `here`: it cannot stall, and is short enough for the loop to run by itself, where all of its batch are; the hop
+        to a worker and back takes a quarter of such a search. Raises as `submit` does."""
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
-        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline)
+        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline, here=here)
         with self._wake:
             # Those before it are seen to, by the loop or by the worker that they wait for.
             begins = not self._next_step and not self._step_due
@@ -274,7 +278,7 @@ class Batcher(Generic[Job]):
         """On the loop, which has nothing else to do first. Where no worker is free, the next that is asks for it."""
         assert self._loop is not None
         with self._wake:
-            self._step_due = self._bulk_may = False
+            self._step_due = self._bulk_may = here = False
             if not self._idle:
                 return
             if self._bulk_is_due() and not self._bulk_is_long:
@@ -282,7 +286,9 @@ class Batcher(Generic[Job]):
                 self._bulk_may = True
             elif self._is_next_in_step():
                 tickets, patience_s = self._pop_next_in_step(), _STANDS_STILL_S
-                self._waiting[Priority.SEARCH].extendleft(reversed(tickets))
+                here = all(ticket.here for ticket in tickets)
+                if not here:
+                    self._waiting[Priority.SEARCH].extendleft(reversed(tickets))
             else:
                 tickets = []
             # Workers that waited for this step may find that nobody waits for it any more, and others in the queue.
@@ -290,10 +296,13 @@ class Batcher(Generic[Job]):
             if not tickets:
                 return
             self._step_due = self._stands = True  # the loop sees to what comes meanwhile
-            step = _Step(tickets)
-            if len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
+            step = None if here else _Step(tickets)
+            if step and len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
                 self._crew[0].tether.hold(this_core())
-        self._stand_still(step, patience_s)
+        if step:
+            self._stand_still(step, patience_s)
+        else:
+            self._run_here(tickets)
         with self._wake:
             self._step_due = self._stands = False
             if self._next_step or self._bulk_is_due():
@@ -310,6 +319,16 @@ class Batcher(Generic[Job]):
             else:
                 joined.append(ticket)
         return joined
+
+    def _run_here(self, tickets: Sequence[Ticket[Job]]) -> None:
+        self._searched_at = now()
+        self._sizes[Priority.SEARCH].observe(len(tickets))
+        error: BaseException | None = None
+        try:
+            self._process([ticket.job for ticket in tickets])
+        except Exception as raised:  # noqa: BLE001  (as in a worker)
+            error = raised
+        _settle(tickets, error)
 
     def _stand_still(self, step: _Step[Job], patience_s: float) -> None:
         """Until the step is over; for so long at most, then its tickets are as any others."""

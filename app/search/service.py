@@ -402,11 +402,9 @@ class SearchService:
                 if self._cache.shared and self._cannot_be_kept(searcher, query.profile, deadline):
                     raise _refused()
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
-                if alone and self._batcher.resting and _is_short(job):
-                    return self._at_once(key, job)
                 job.told_later = True
                 if _is_quick(job):
-                    ticket = self._batcher.run_in_step(job, deadline, alone=alone)
+                    ticket = self._batcher.run_in_step(job, deadline, alone=alone, here=_is_short(job))
                 else:
                     ticket = self._batcher.submit(job)
                 flight = _Flight(ticket, vector if known is None else None)
@@ -414,18 +412,6 @@ class SearchService:
                 return await self._land(key, flight, deadline)
         metrics.SINGLE_FLIGHT_SHARED.inc()
         return await self._land(key, flight, deadline)
-
-    def _at_once(self, key: bytes, job: SearchJob) -> SearchAnswer:
-        """Without the hop to a worker and back, which costs a quarter of such a search. Nothing runs here that can
-        stall: the network stays with the workers, so that the loop can keep every deadline."""
-        job.searcher.search([job])
-        if isinstance(job.error, DeadlineExceeded) and (late := job.searcher.answer_so_far(job)) is not None:
-            return late
-        if job.error is not None:
-            raise job.error
-        assert job.answer is not None
-        self._store(key, job, None)
-        return job.answer
 
     def _cannot_be_kept(self, searcher: Searcher, profile: Profile, deadline: float) -> bool:
         """At the door rather than after the deadline: whether even the cheapest tier of all that waits, of what a

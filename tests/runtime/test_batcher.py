@@ -102,6 +102,46 @@ async def test_who_is_alone_waits_for_nobody_to_join() -> None:
     await batcher.stop()
 
 
+async def test_the_loop_runs_by_itself_what_is_short() -> None:
+    """As one batch, where all of it may be run so; else a worker does. What it raised reaches all of them."""
+    loop, seen = threading.current_thread(), list[tuple[bool, int]]()
+
+    def noted(jobs: Jobs) -> None:
+        seen.append((threading.current_thread() is loop, len(jobs)))
+        _double(jobs)
+        if jobs[0][0] == 5:
+            raise ValueError("no")
+
+    batcher = _batcher(noted)
+    for numbers, here in (((1, 2), (True, True)), ((3, 4), (True, False)), ((5, 6), (True, True))):
+        await _until(lambda: batcher.resting)
+        given = zip(numbers, here, strict=True)
+        tickets = [batcher.run_in_step([number], after_ms(5000), here=short) for number, short in given]
+        await asyncio.sleep(0)
+        assert [(ticket.done, ticket.job) for ticket in tickets] == [(True, [n, 2 * n]) for n in numbers]
+    assert seen == [(True, 2), (False, 2), (True, 2)]
+    for ticket in tickets:
+        with pytest.raises(ValueError, match="no"):
+            await batcher.wait(ticket, after_ms(5000))
+    await batcher.stop()
+
+
+async def test_the_loop_runs_nothing_beside_a_worker() -> None:
+    """Two threads that are busy at once take the interpreter from each other; and the first that is free lets it."""
+    gate = _Gate()
+    batcher = _batcher(gate)
+    await _until(lambda: batcher._idle > 0)
+    first = batcher.submit([1])
+    await gate.reached()
+    second = batcher.run_in_step([2], after_ms(5000), alone=True, here=True)
+    await asyncio.sleep(0.05)
+    assert not second.done
+    gate.opened.set()
+    await batcher.wait(second, after_ms(5000))
+    assert first.job == [1, 2] and second.job == [2, 4] and gate.seen == [[1], [2]]
+    await batcher.stop()
+
+
 async def test_what_joins_beyond_a_batch_is_answered_after_it() -> None:
     """The loop comes round between two batches, so that the first are answered."""
     batcher = _batcher(_double, max_batch=2)
