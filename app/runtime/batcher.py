@@ -306,7 +306,8 @@ class Batcher(Generic[Job]):
         with self._wake:
             self._step_due = self._stands = False
             if self._next_step or self._bulk_is_due():
-                self._ask_for_step()
+                self._step_due = True
+                self._loop.call_soon(self._loop.call_soon, self._step)  # what has just ended is answered first
 
     def _pop_next_in_step(self) -> list[Ticket[Job]]:
         """Those that a batch has room for, without those that nobody waits for any more."""
@@ -529,7 +530,7 @@ class Batcher(Generic[Job]):
         return now() > max(self._bulk_from, self._bulk_since) + _WAITS_S
 
     def _ask_for_step(self) -> None:
-        """What has just ended is answered first, which takes the loop one more round."""
+        """From a worker. What has just ended is answered first, which takes the loop one more round."""
         if not self._step_due:
             assert self._loop is not None
             self._step_due = True
