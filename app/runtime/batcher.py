@@ -80,13 +80,33 @@ _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 class Ticket(Generic[Job]):
     """A job's place in the queue, and those who wait for it."""
 
-    __slots__ = ("abandoned", "deadline", "done", "error", "here", "job", "number", "priority", "step", "waiters")
+    __slots__ = (
+        "abandoned",
+        "deadline",
+        "done",
+        "error",
+        "here",
+        "job",
+        "meanwhile",
+        "number",
+        "priority",
+        "step",
+        "waiters",
+    )
 
     def __init__(
-        self, job: Job, priority: Priority, number: int, deadline: float = math.inf, *, here: bool = False
+        self,
+        job: Job,
+        priority: Priority,
+        number: int,
+        deadline: float = math.inf,
+        *,
+        here: bool = False,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         self.job = job
         self.here = here  # the loop may run it by itself
+        self.meanwhile = meanwhile  # the loop's share of it
         self.priority = priority
         self.number = number  # in the order in which they came
         self.deadline = deadline  # until when the loop may stand still for it
@@ -250,17 +270,26 @@ class Batcher(Generic[Job]):
                 self._wake.notify()
         return ticket
 
-    def run_in_step(self, job: Job, deadline: float, *, alone: bool = False, here: bool = False) -> Ticket[Job]:
+    def run_in_step(
+        self,
+        job: Job,
+        deadline: float,
+        *,
+        alone: bool = False,
+        here: bool = False,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Ticket[Job]:
         """Queue a search that takes a moment. Once all have joined that the loop has read already, and a worker is
         free, the loop lets a batch run, and stands still until that is done; for a moment at most, then its tickets are
         as any others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads
         that are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next
         batch, in which each stage finds its code and data warm. `alone`: nobody else is about to join, so at once.
         `here`: it cannot stall, and is short enough for the loop to run by itself, where all of its batch are; the hop
-        to a worker and back takes a quarter of such a search. Raises as `submit` does."""
+        to a worker and back takes a quarter of such a search. `meanwhile`: what the loop does before it stands still,
+        where it does so for this one alone; the worker then runs on another core. Raises as `submit` does."""
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
-        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline, here=here)
+        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline, here=here, meanwhile=meanwhile)
         with self._wake:
             # Those before it are seen to, by the loop or by the worker that they wait for.
             begins = not self._next_step and not self._step_due
@@ -297,10 +326,14 @@ class Batcher(Generic[Job]):
                 return
             self._step_due = self._stands = True  # the loop sees to what comes meanwhile
             step = None if here else _Step(tickets)
+            meanwhile = tickets[0].meanwhile if len(tickets) == 1 else None
             if step and len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
-                self._crew[0].tether.hold(this_core())
+                self._crew[0].tether.hold(-1 if meanwhile else this_core())
         if step:
-            self._stand_still(step, patience_s)
+            began = now()
+            if meanwhile is not None:
+                meanwhile()
+            self._stand_still(step, began, patience_s)
         else:
             self._run_here(tickets)
         with self._wake:
@@ -331,11 +364,11 @@ class Batcher(Generic[Job]):
             error = raised
         _settle(tickets, error)
 
-    def _stand_still(self, step: _Step[Job], patience_s: float) -> None:
-        """Until the step is over; for so long at most, then its tickets are as any others."""
-        at = now()
-        seconds = min([patience_s, *(until - at for until in step.deadlines if until > at)])
-        if not step.over.acquire(timeout=seconds):
+    def _stand_still(self, step: _Step[Job], began: float, patience_s: float) -> None:
+        """Until the step is over; for so long from when it began at most, and until the next deadline, then its tickets
+        are as any others."""
+        until = min([began + patience_s, *(deadline for deadline in step.deadlines if deadline > began)])
+        if not step.over.acquire(timeout=max(0.0, until - now())):
             with self._wake:
                 step.lost = True
                 if len(self._crew) == 1:

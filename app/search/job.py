@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -25,6 +26,38 @@ T = TypeVar("T")
 
 _AFTER_WORDS = ("embed", "dense", "score", "respond")
 _EXPIRED = metrics.SKIPPED.labels("expired")
+
+
+class Share:
+    """A stage of one search that the loop may take over while a worker is at another. Who claims it first does it."""
+
+    __slots__ = ("_begun", "_claimed", "_over")
+
+    def __init__(self) -> None:
+        self._begun, self._claimed, self._over = Lock(), Lock(), Lock()
+        self._begun.acquire()
+        self._over.acquire()
+
+    def begin(self) -> None:
+        """The worker is about to let go of the interpreter."""
+        self._begun.release()
+
+    def has_begun(self, seconds: float) -> None:
+        """Wait for that, so long at most."""
+        self._begun.acquire(timeout=seconds)
+
+    def claim(self) -> bool:
+        """Whether it is the caller's to do; it then says when it is `over`."""
+        return self._claimed.acquire(blocking=False)
+
+    def over(self) -> None:
+        """Whatever came of it."""
+        self._over.release()
+
+    def wait(self) -> None:
+        """Until it is over."""
+        self._over.acquire()
+        self._over.release()
 
 
 @dataclass(eq=False, slots=True)
@@ -50,6 +83,7 @@ class SearchJob:
     scoring: bool = False
     told_later: bool = False  # whoever gives the answer will tell the costs
     learnt: bool = False
+    words_shared: Share | None = None  # the loop may look the words up while a worker is at the vector
 
     @property
     def profile(self) -> Profile:

@@ -35,7 +35,7 @@ from app.search.embed import Encoder
 from app.search.explain import evidence, explained
 from app.search.fuse import Candidates, choose
 from app.search.golden import GoldenJob
-from app.search.job import Errand, SearchJob, Stopwatch, expired, tier_ms
+from app.search.job import Errand, SearchJob, Share, Stopwatch, expired, tier_ms
 from app.search.normalize import MAX_BROWSE_DEPTH, Query, to_query
 from app.search.plan import (
     DEADLINE,
@@ -71,6 +71,7 @@ from app.types import (
 _log = logging.getLogger("aisle.searcher")
 FACET_VALUES = 50
 _READINGS = 4096
+_BEGINS_S = 0.001
 _LOOP_PATIENCE_S = 0.01  # the loop, which answers at the deadline, must not follow anybody into a stall
 _ENCODER_STALLED = metrics.STAGE_FAILURES.labels("embed", "stalled")
 _RANK_STALLED = metrics.STAGE_FAILURES.labels("score", "stalled")
@@ -157,8 +158,14 @@ class Searcher:
         jobs = [job for job in jobs if not expired(job, now())]
         for job in jobs:
             job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
-            self._find_words_or_do_without(job)
+            if job.words_shared is None:
+                self._find_words_or_do_without(job)
+            else:
+                job.words_shared.begin()
         self._embed(jobs, load)
+        for job in jobs:
+            if job.words_shared is not None:
+                self._meet(job, job.words_shared, load)
         self._find_near_together(jobs)
         for job in jobs:
             if job.error is not None or expired(job, now()):
@@ -170,6 +177,31 @@ class Searcher:
                 job.error = error
             except Exception as error:  # noqa: BLE001  (whatever one search does, its batch mates are answered)
                 job.error = error
+
+    def words_meanwhile(self, job: SearchJob, share: Share) -> None:
+        """On the loop, while a worker is at the job's vector: two cores for one search. Once the worker has begun: it
+        could not while this has the interpreter."""
+        share.has_begun(_BEGINS_S)
+        if now() > job.deadline or not share.claim():
+            return
+        try:
+            self._find_words(job)
+        except Exception:  # noqa: BLE001  (the worker meets it again, and knows what to do)
+            job.words = job.found = None
+        finally:
+            share.over()
+
+    def _meet(self, job: SearchJob, share: Share, load: Load) -> None:
+        """See to it that the words have been looked up."""
+        if not share.claim():
+            share.wait()
+        if job.found is not None:
+            return
+        profile = job.profile
+        self._find_words_or_do_without(job)
+        if job.profile is not profile:  # whose vectors may be other ones
+            job.vector = None
+            self._embed([job], load)
 
     def answer_so_far(self, job: SearchJob) -> SearchAnswer | None:
         """At the deadline: the lexical tier's answer, if the job got that far."""

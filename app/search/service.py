@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -19,13 +19,14 @@ from app.index.changes import Edit
 from app.index.edits import patch, puts
 from app.index.schema import Schema
 from app.runtime.batcher import Batcher, Priority, Ticket
+from app.runtime.cores import usable_cores
 from app.runtime.deadline import after_ms, left_s, now
 from app.runtime.watch import patience_s
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.golden import GoldenJob, GoldenWatch
-from app.search.job import Errand, SearchJob
+from app.search.job import Errand, SearchJob, Share
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Profile
@@ -53,6 +54,7 @@ T = TypeVar("T")
 _MOST_ALONE = 8
 _MOST_TOGETHER = 64
 _TAKE_MS = 16.0
+_CORES = usable_cores()
 _AT_ONCE_MS = 2.0
 _IN_HAND = 1  # searches that a worker has begun when another joins the queue, counting a take of several as one
 # What the loop stands still for takes less than the first; or than the second, where at the start it was less than the
@@ -404,7 +406,11 @@ class SearchService:
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 job.told_later = True
                 if _is_quick(job):
-                    ticket = self._batcher.run_in_step(job, deadline, alone=alone, here=_is_short(job))
+                    here, meanwhile = _is_short(job), None
+                    if alone and not here and _has_two_legs(job):
+                        job.words_shared = Share()
+                        meanwhile = partial(searcher.words_meanwhile, job, job.words_shared)
+                    ticket = self._batcher.run_in_step(job, deadline, alone=alone, here=here, meanwhile=meanwhile)
                 else:
                     ticket = self._batcher.submit(job)
                 flight = _Flight(ticket, vector if known is None else None)
@@ -539,6 +545,13 @@ def _is_quick(job: SearchJob) -> bool:
 def _is_cheap(job: SearchJob) -> bool:
     """Whether the words of a search can be looked up on the loop."""
     return job.query.filter is None and job.searcher.costs.ms(WORDS) < _AT_ONCE_MS
+
+
+def _has_two_legs(job: SearchJob) -> bool:
+    """Whether the words can be looked up on the loop while a worker computes the vector."""
+    profile = job.query.profile
+    legs = job.query.text is not None and profile.uses_words and profile.uses_dense
+    return legs and _CORES > 1 and _is_cheap(job)
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import httpx
@@ -24,8 +24,9 @@ from app.errors import DeadlineExceeded, EncoderUnavailable, StoodStill
 from app.index.bundle import BundleStore, read_manifest
 from app.runtime.batcher import Batcher
 from app.search.embed import Encoder
-from app.search.job import SearchJob
-from app.search.plan import Costs
+from app.search.job import SearchJob, Share
+from app.search.plan import WORDS_ERROR, Costs
+from app.search.rerank import Profile
 from app.search.searcher import Searcher
 from app.search.service import _is_quick
 from app.types import Floats, SearchAnswer, SearchRequest
@@ -520,6 +521,70 @@ def test_who_asks_while_no_other_connection_does_is_alone(
         found.append(edge._alone({"client": (name, 1)}, at))
     assert found == alone
     assert not edge._alone({"client": None}, at + 10)
+
+
+async def test_who_is_alone_has_the_words_looked_up_while_the_network_runs(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the loop, on a machine with cores for both. The answer is the same, also where the words fail there, or the
+    loop does not come to it."""
+    threads: list[str] = []
+    real = Searcher._find_words
+
+    def noted(self: Searcher, job: SearchJob) -> None:
+        threads.append(threading.current_thread().name)
+        real(self, job)
+
+    def fails_here(self: Searcher, job: SearchJob) -> None:
+        noted(self, job)
+        if threads[-1] == here:
+            raise ValueError("no")
+
+    def never(self: Searcher, job: SearchJob, share: Share) -> None:
+        pass
+
+    def slow(self: Searcher, texts: Sequence[str], profile: Profile) -> Floats:
+        sleep(0.003)  # so that it is the loop that comes first
+        return vectors(self, texts, profile)
+
+    here, found, vectors = threading.current_thread().name, list[bytes](), Searcher.query_vectors
+    meanwhile = Searcher.words_meanwhile
+    async with client(tiny_bundles, workers=1, cache_mb=0) as http:
+        monkeypatch.setattr(Searcher, "query_vectors", slow)
+        service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
+        for cores, words, share in (
+            (2, noted, meanwhile),
+            (2, fails_here, meanwhile),
+            (2, noted, never),
+            (1, noted, meanwhile),
+        ):
+            while not service._batcher.resting:
+                await asyncio.sleep(0.001)
+            monkeypatch.setattr("app.search.service._CORES", cores)
+            monkeypatch.setattr(Searcher, "_find_words", words)
+            monkeypatch.setattr(Searcher, "words_meanwhile", share)
+            found.append((await service.search(SearchRequest("steel mug"), alone=True)).tail)
+    assert [name == here for name in threads] == [True, True, False, False, False]
+    assert len(set(found)) == 1
+
+
+async def test_words_that_fail_after_the_vector_was_made_are_done_without(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the profile fitted to that, whose vector may be another one: as if they had failed before."""
+
+    def fails(self: Searcher, job: SearchJob) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(Searcher, "_find_words", fails)
+    async with client(tiny_bundles, workers=1, cache_mb=0) as http:
+        service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
+        answers = []
+        for cores in (1, 2):
+            monkeypatch.setattr("app.search.service._CORES", cores)
+            answers.append(await service.search(SearchRequest("steel mug"), alone=True))
+    assert answers[0].tier == answers[1].tier == "dense" and answers[0].degraded == answers[1].degraded
+    assert answers[0].tail == answers[1].tail and WORDS_ERROR in answers[0].degraded
 
 
 @pytest.mark.parametrize(("times", "in_step"), [(1, True), (20, False)])

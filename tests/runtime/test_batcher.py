@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic, thread_time
 
 import pytest
@@ -123,6 +124,20 @@ async def test_the_loop_runs_by_itself_what_is_short() -> None:
     for ticket in tickets:
         with pytest.raises(ValueError, match="no"):
             await batcher.wait(ticket, after_ms(5000))
+    await batcher.stop()
+
+
+async def test_the_loop_does_its_share_of_a_job_that_is_alone() -> None:
+    """While a worker is at the rest; not where others have joined, whose worker does all of it."""
+    shares: list[str] = []
+    batcher = _batcher(_double)
+    for numbers in ((1,), (2, 3)):
+        await _until(lambda: batcher.resting)
+        share = partial(shares.append, threading.current_thread().name)
+        tickets = [batcher.run_in_step([number], after_ms(5000), meanwhile=share) for number in numbers]
+        await asyncio.sleep(0)
+        assert [ticket.job for ticket in tickets] == [[n, 2 * n] for n in numbers]
+    assert shares == [threading.current_thread().name]
     await batcher.stop()
 
 
