@@ -195,7 +195,7 @@ class Searcher:
         """See to it that the words have been looked up."""
         if not share.claim():
             share.wait()
-        if job.found is not None:
+        if job.found is not None or expired(job, now()):
             return
         profile = job.profile
         self._find_words_or_do_without(job)
