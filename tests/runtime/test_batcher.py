@@ -10,7 +10,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic, thread_time
 
 import pytest
@@ -130,10 +129,13 @@ async def test_the_loop_runs_by_itself_what_is_short() -> None:
 async def test_the_loop_does_its_share_of_a_job_that_is_alone() -> None:
     """While a worker is at the rest; not where others have joined, whose worker does all of it."""
     shares: list[str] = []
+
+    def share() -> None:
+        shares.append(threading.current_thread().name)
+
     batcher = _batcher(_double)
     for numbers in ((1,), (2, 3)):
         await _until(lambda: batcher.resting)
-        share = partial(shares.append, threading.current_thread().name)
         tickets = [batcher.run_in_step([number], after_ms(5000), meanwhile=share) for number in numbers]
         await asyncio.sleep(0)
         assert [ticket.job for ticket in tickets] == [[n, 2 * n] for n in numbers]
