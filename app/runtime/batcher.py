@@ -87,7 +87,6 @@ class Ticket(Generic[Job]):
         "error",
         "here",
         "job",
-        "meanwhile",
         "number",
         "priority",
         "step",
@@ -102,11 +101,9 @@ class Ticket(Generic[Job]):
         deadline: float = math.inf,
         *,
         here: bool = False,
-        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         self.job = job
         self.here = here  # the loop may run it by itself
-        self.meanwhile = meanwhile  # the loop's share of it
         self.priority = priority
         self.number = number  # in the order in which they came
         self.deadline = deadline  # until when the loop may stand still for it
@@ -277,7 +274,6 @@ class Batcher(Generic[Job]):
         *,
         alone: bool = False,
         here: bool = False,
-        meanwhile: Callable[[], None] | None = None,
     ) -> Ticket[Job]:
         """Queue a search that takes a moment. Once all have joined that the loop has read already, and a worker is
         free, the loop lets a batch run, and stands still until that is done; for a moment at most, then its tickets are
@@ -285,11 +281,10 @@ class Batcher(Generic[Job]):
         that are busy at once answer fewer searches than one after the other. And what comes meanwhile makes the next
         batch, in which each stage finds its code and data warm. `alone`: nobody else is about to join, so at once.
         `here`: it cannot stall, and is short enough for the loop to run by itself, where all of its batch are; the hop
-        to a worker and back takes a quarter of such a search. `meanwhile`: what the loop does before it stands still,
-        where it does so for this one alone; the worker then runs on another core. Raises as `submit` does."""
+        to a worker and back takes a quarter of such a search. Raises as `submit` does."""
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
-        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline, here=here, meanwhile=meanwhile)
+        ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline, here=here)
         with self._wake:
             # Those before it are seen to, by the loop or by the worker that they wait for.
             begins = not self._next_step and not self._step_due
@@ -326,14 +321,10 @@ class Batcher(Generic[Job]):
                 return
             self._step_due = self._stands = True  # the loop sees to what comes meanwhile
             step = None if here else _Step(tickets)
-            meanwhile = tickets[0].meanwhile if len(tickets) == 1 else None
             if step and len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
-                self._crew[0].tether.hold(-1 if meanwhile else this_core())
+                self._crew[0].tether.hold(this_core())
         if step:
-            began = now()
-            if meanwhile is not None:
-                meanwhile()
-            self._stand_still(step, began, patience_s)
+            self._stand_still(step, patience_s)
         else:
             self._run_here(tickets)
         with self._wake:
@@ -364,11 +355,11 @@ class Batcher(Generic[Job]):
             error = raised
         _settle(tickets, error)
 
-    def _stand_still(self, step: _Step[Job], began: float, patience_s: float) -> None:
-        """Until the step is over; for so long from when it began at most, and until the next deadline, then its tickets
-        are as any others."""
+    def _stand_still(self, step: _Step[Job], patience_s: float) -> None:
+        """Until the step is over; for so long at most, until the next deadline; then its tickets are as any others."""
+        began = now()
         until = min([began + patience_s, *(deadline for deadline in step.deadlines if deadline > began)])
-        if not step.over.acquire(timeout=max(0.0, until - now())):
+        if not step.over.acquire(timeout=until - began):
             with self._wake:
                 step.lost = True
                 if len(self._crew) == 1:

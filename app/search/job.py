@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from app import metrics
 from app.errors import DeadlineExceeded
 from app.index.lexical import LexicalHits, LexicalQuery
+from app.runtime.helper import Helper
 from app.search import retrieve
 from app.search.normalize import Query
 from app.search.plan import ENCODER_ERROR
@@ -29,22 +30,13 @@ _EXPIRED = metrics.SKIPPED.labels("expired")
 
 
 class Share:
-    """A stage of one search that the loop may take over while a worker is at another. Who claims it first does it."""
+    """A stage of one search that a helper may take over while a worker is at another. Who claims it first does it."""
 
-    __slots__ = ("_begun", "_claimed", "_over")
+    __slots__ = ("_claimed", "_over")
 
     def __init__(self) -> None:
-        self._begun, self._claimed, self._over = Lock(), Lock(), Lock()
-        self._begun.acquire()
+        self._claimed, self._over = Lock(), Lock()
         self._over.acquire()
-
-    def begin(self) -> None:
-        """The worker is about to let go of the interpreter."""
-        self._begun.release()
-
-    def has_begun(self, seconds: float) -> None:
-        """Wait for that, so long at most."""
-        self._begun.acquire(timeout=seconds)
 
     def claim(self) -> bool:
         """Whether it is the caller's to do; it then says when it is `over`."""
@@ -83,7 +75,7 @@ class SearchJob:
     scoring: bool = False
     told_later: bool = False  # whoever gives the answer will tell the costs
     learnt: bool = False
-    words_shared: Share | None = None  # the loop may look the words up while a worker is at the vector
+    helper: Helper | None = None  # who may look the words up while a worker is at the vector
 
     @property
     def profile(self) -> Profile:

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -71,7 +71,6 @@ from app.types import (
 _log = logging.getLogger("aisle.searcher")
 FACET_VALUES = 50
 _READINGS = 4096
-_BEGINS_S = 0.001
 _LOOP_PATIENCE_S = 0.01  # the loop, which answers at the deadline, must not follow anybody into a stall
 _ENCODER_STALLED = metrics.STAGE_FAILURES.labels("embed", "stalled")
 _RANK_STALLED = metrics.STAGE_FAILURES.labels("score", "stalled")
@@ -158,14 +157,12 @@ class Searcher:
         jobs = [job for job in jobs if not expired(job, now())]
         for job in jobs:
             job.timings.append(Timing("queue", (started - job.submitted) * 1e3))
-            if job.words_shared is None:
-                self._find_words_or_do_without(job)
-            else:
-                job.words_shared.begin()
+        share = self._share_words(jobs[0]) if len(jobs) == 1 else None
+        for job in jobs if share is None else ():
+            self._find_words_or_do_without(job)
         self._embed(jobs, load)
-        for job in jobs:
-            if job.words_shared is not None:
-                self._meet(job, job.words_shared, load)
+        if share is not None:
+            self._meet(jobs[0], share, load)
         self._find_near_together(jobs)
         for job in jobs:
             if job.error is not None or expired(job, now()):
@@ -178,10 +175,14 @@ class Searcher:
             except Exception as error:  # noqa: BLE001  (whatever one search does, its batch mates are answered)
                 job.error = error
 
-    def words_meanwhile(self, job: SearchJob, share: Share) -> None:
-        """On the loop, while a worker is at the job's vector: two cores for one search. Once the worker has begun: it
-        could not while this has the interpreter."""
-        share.has_begun(_BEGINS_S)
+    def _share_words(self, job: SearchJob) -> Share | None:
+        """Have the words looked up by the job's helper while this thread is at the vector: two cores for one search."""
+        if job.helper is None:
+            return None
+        share = Share()
+        return share if job.helper.ask(partial(self._find_words_aside, job, share)) else None
+
+    def _find_words_aside(self, job: SearchJob, share: Share) -> None:
         if now() > job.deadline or not share.claim():
             return
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
@@ -21,12 +21,13 @@ from app.index.schema import Schema
 from app.runtime.batcher import Batcher, Priority, Ticket
 from app.runtime.cores import usable_cores
 from app.runtime.deadline import after_ms, left_s, now
+from app.runtime.helper import Helper
 from app.runtime.watch import patience_s
 from app.search.cache import Cache, answer_key, vector_key
 from app.search.classify import ClassifyJob, product_text
 from app.search.collections import Collections
 from app.search.golden import GoldenJob, GoldenWatch
-from app.search.job import Errand, SearchJob, Share
+from app.search.job import Errand, SearchJob
 from app.search.normalize import Query
 from app.search.plan import WORDS, ladder
 from app.search.rerank import Profile
@@ -111,6 +112,7 @@ class SearchService:
         self._collections = collections
         self._cache = cache
         self._batcher = batcher
+        self._helper = Helper()
         self._show_images = show_images
         self._flights: dict[bytes, _Flight] = {}
         self._bulk = asyncio.Semaphore(_SLICES_WAITING)
@@ -140,6 +142,7 @@ class SearchService:
         await asyncio.to_thread(self._collections.open)
         await self._cache.open()
         start_workers(self._batcher, lambda: [served.searcher for served in self._collections.all().values()])
+        self._helper.start()
         self._collections.follow()
         self.started = True
         metrics.READY.set(1)
@@ -171,6 +174,7 @@ class SearchService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._collections.close()
         await self._batcher.stop()
+        self._helper.stop()
         await self._cache.close()
 
     async def search(self, request: SearchRequest, *, alone: bool = False, late_ms: float = 0.0) -> SearchAnswer:
@@ -406,11 +410,10 @@ class SearchService:
                 job = SearchJob(searcher, query, perf_counter(), vector=known, deadline=deadline)
                 job.told_later = True
                 if _is_quick(job):
-                    here, meanwhile = _is_short(job), None
+                    here = _is_short(job)
                     if alone and not here and _has_two_legs(job):
-                        job.words_shared = Share()
-                        meanwhile = partial(searcher.words_meanwhile, job, job.words_shared)
-                    ticket = self._batcher.run_in_step(job, deadline, alone=alone, here=here, meanwhile=meanwhile)
+                        job.helper = self._helper
+                    ticket = self._batcher.run_in_step(job, deadline, alone=alone, here=here)
                 else:
                     ticket = self._batcher.submit(job)
                 flight = _Flight(ticket, vector if known is None else None)
@@ -548,10 +551,10 @@ def _is_cheap(job: SearchJob) -> bool:
 
 
 def _has_two_legs(job: SearchJob) -> bool:
-    """Whether the words can be looked up on the loop while a worker computes the vector."""
+    """Whether the words can be looked up on another core while a worker computes the vector."""
     profile = job.query.profile
     legs = job.query.text is not None and profile.uses_words and profile.uses_dense
-    return legs and _CORES > 1 and _is_cheap(job)
+    return legs and _CORES > 1
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

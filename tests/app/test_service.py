@@ -23,8 +23,9 @@ from app import metrics
 from app.errors import DeadlineExceeded, EncoderUnavailable, StoodStill
 from app.index.bundle import BundleStore, read_manifest
 from app.runtime.batcher import Batcher
+from app.runtime.helper import Helper
 from app.search.embed import Encoder
-from app.search.job import SearchJob, Share
+from app.search.job import SearchJob
 from app.search.plan import WORDS_ERROR, Costs
 from app.search.rerank import Profile
 from app.search.searcher import Searcher
@@ -526,46 +527,77 @@ def test_who_asks_while_no_other_connection_does_is_alone(
 async def test_who_is_alone_has_the_words_looked_up_while_the_network_runs(
     tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the loop, on a machine with cores for both. The answer is the same, also where the words fail there, or the
-    loop does not come to it."""
+    """By the helper, on a machine with cores for both. The answer is the same, also where the words fail there, or the
+    helper is busy, or comes too late."""
     threads: list[str] = []
-    real = Searcher._find_words
+    real, ask = Searcher._find_words, Helper.ask
 
     def noted(self: Searcher, job: SearchJob) -> None:
         threads.append(threading.current_thread().name)
         real(self, job)
 
-    def fails_here(self: Searcher, job: SearchJob) -> None:
+    def fails_there(self: Searcher, job: SearchJob) -> None:
         noted(self, job)
-        if threads[-1] == here:
+        if threads[-1] == "aisle-helper":
             raise ValueError("no")
 
-    def never(self: Searcher, job: SearchJob, share: Share) -> None:
-        pass
+    def busy(self: Helper, work: Callable[[], None]) -> bool:
+        return False
+
+    def late(self: Helper, work: Callable[[], None]) -> bool:
+        return True
 
     def slow(self: Searcher, texts: Sequence[str], profile: Profile) -> Floats:
-        sleep(0.003)  # so that it is the loop that comes first
+        sleep(0.02)  # so that it is the helper that comes first
         return vectors(self, texts, profile)
 
-    here, found, vectors = threading.current_thread().name, list[bytes](), Searcher.query_vectors
-    meanwhile = Searcher.words_meanwhile
+    found, vectors = list[bytes](), Searcher.query_vectors
     async with client(tiny_bundles, workers=1, cache_mb=0) as http:
         monkeypatch.setattr(Searcher, "query_vectors", slow)
         service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
-        for cores, words, share in (
-            (2, noted, meanwhile),
-            (2, fails_here, meanwhile),
-            (2, noted, never),
-            (1, noted, meanwhile),
+        for cores, words, asked in (
+            (2, noted, ask),
+            (2, fails_there, ask),
+            (2, noted, busy),
+            (2, noted, late),
+            (1, noted, ask),
         ):
             while not service._batcher.resting:
                 await asyncio.sleep(0.001)
             monkeypatch.setattr("app.search.service._CORES", cores)
             monkeypatch.setattr(Searcher, "_find_words", words)
-            monkeypatch.setattr(Searcher, "words_meanwhile", share)
+            monkeypatch.setattr(Helper, "ask", asked)
             found.append((await service.search(SearchRequest("steel mug"), alone=True)).tail)
-    assert [name == here for name in threads] == [True, True, False, False, False]
+    assert [name == "aisle-helper" for name in threads] == [True, True, False, False, False, False]
     assert len(set(found)) == 1
+
+
+async def test_a_stalled_look_up_of_words_does_not_hold_the_loop(
+    tiny_bundles: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor, while the helper stands there, the searches that come after it."""
+    real, begun, opened = Searcher._find_words, threading.Event(), threading.Event()
+
+    def stalls_once(self: Searcher, job: SearchJob) -> None:
+        if not begun.is_set():
+            begun.set()
+            opened.wait(10)
+        real(self, job)
+
+    monkeypatch.setattr("app.search.service._CORES", 2)
+    async with client(tiny_bundles, workers=2, cache_mb=0) as http:
+        service = http.app.state.service  # type: ignore[attr-defined]  # set by the fixture
+        monkeypatch.setattr(Searcher, "_find_words", stalls_once)
+        try:
+            first = asyncio.create_task(service.search(SearchRequest("steel mug"), alone=True))
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            second = await service.search(SearchRequest("cotton towel"), alone=True)
+            stalled = not first.done()
+        finally:
+            opened.set()
+        assert stalled and second.tail
+        assert (await first).tail
 
 
 async def test_words_that_fail_after_the_vector_was_made_are_done_without(

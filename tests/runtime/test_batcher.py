@@ -126,23 +126,6 @@ async def test_the_loop_runs_by_itself_what_is_short() -> None:
     await batcher.stop()
 
 
-async def test_the_loop_does_its_share_of_a_job_that_is_alone() -> None:
-    """While a worker is at the rest; not where others have joined, whose worker does all of it."""
-    shares: list[str] = []
-
-    def share() -> None:
-        shares.append(threading.current_thread().name)
-
-    batcher = _batcher(_double)
-    for numbers in ((1,), (2, 3)):
-        await _until(lambda: batcher.resting)
-        tickets = [batcher.run_in_step([number], after_ms(5000), meanwhile=share) for number in numbers]
-        await asyncio.sleep(0)
-        assert [ticket.job for ticket in tickets] == [[n, 2 * n] for n in numbers]
-    assert shares == [threading.current_thread().name]
-    await batcher.stop()
-
-
 async def test_the_loop_runs_nothing_beside_a_worker() -> None:
     """Two threads that are busy at once take the interpreter from each other; and the first that is free lets it."""
     gate = _Gate()
