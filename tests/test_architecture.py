@@ -36,7 +36,11 @@ HOMES = {
     "tokenizers": {"app/search/embed.py", "app/search/pieces.py"},
     "uvicorn": {"app/main.py", "app/api/protocol.py", "app/api/rehearsal.py"},
 }
-FOLDER_HOMES = {"numba": "app/index/", "fastapi": ("app/api/", "app/main.py"), "starlette": "app/api/"}
+FOLDER_HOMES = {
+    "numba": ("app/index/", "app/runtime/baton.py"),
+    "fastapi": ("app/api/", "app/main.py"),
+    "starlette": "app/api/",
+}
 
 
 def _imports(path: Path) -> Iterator[str]:

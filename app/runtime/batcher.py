@@ -29,6 +29,7 @@ from typing import Generic, TypeVar
 from app import metrics
 from app.alarms import alarms
 from app.errors import DeadlineExceeded, Overloaded, StoodStill, Unavailable
+from app.runtime.baton import Baton, baton
 from app.runtime.cores import Tether, anywhere, this_core
 from app.runtime.deadline import after_ms, left_s, now
 from app.runtime.watch import PATIENCE_S
@@ -117,7 +118,7 @@ class Ticket(Generic[Job]):
 class _Step(Generic[Job]):
     """Tickets that the loop stands still for: how many are not over yet, and what it has to tell whom."""
 
-    __slots__ = ("deadlines", "left", "lost", "over", "told")
+    __slots__ = ("deadlines", "left", "lost", "told")
 
     def __init__(self, tickets: Sequence[Ticket[Job]]) -> None:
         self.left = len(tickets)
@@ -126,18 +127,18 @@ class _Step(Generic[Job]):
             ticket.step = self
         self.lost = False  # the loop has lost patience: what ends from now on is sent to it
         self.told: list[tuple[Ticket[Job], BaseException | None]] = []
-        self.over = threading.Lock()  # the loop's, until nothing is left
-        self.over.acquire()
 
 
 class _Worker(Generic[Job]):
     """A thread, the batch it is at (empty: it waits), and how often it was seen at it."""
 
-    __slots__ = ("batch", "looks", "tether", "thread")
+    __slots__ = ("batch", "baton", "looks", "owes", "tether", "thread")
 
     def __init__(self, work: Callable[[_Worker[Job]], None], number: int) -> None:
         self.batch: Sequence[Ticket[Job]] = ()
         self.looks = 0
+        self.baton = baton()
+        self.owes: Baton | None = None  # to the loop, which stands still for what has just ended
         self.thread = threading.Thread(target=work, args=(self,), name=f"aisle-worker-{number}", daemon=True)
         self.tether = Tether(self.thread)
 
@@ -157,7 +158,9 @@ class Batcher(Generic[Job]):
         self._next_step: deque[Ticket[Job]] = deque()
         self._step_due = self._stands = False  # the loop will come to it; it stands still for one
         self._idle = 0
-        self._wake = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._sleepers: list[_Worker[Job]] = []  # those of the idle that nobody has woken yet
+        self._over = baton()  # the loop's, which stands still
         self._crew: list[_Worker[Job]] = []
         self._given_up: list[_Worker[Job]] = []
         self._numbers, self._tickets = itertools.count(), itertools.count()
@@ -197,14 +200,14 @@ class Batcher(Generic[Job]):
         """Finish what runs, fail what waits, end the workers."""
         if self._timer is not None:
             self._timer.cancel()
-        with self._wake:
+        with self._lock:
             self._stopping = True
             left = [ticket for queue in (*self._waiting, self._next_step) for ticket in queue]
             self._next_step.clear()
             for priority in Priority:
                 self._waiting[priority].clear()
                 self._show_depth(priority)
-            self._wake.notify_all()
+            self._wake(len(self._sleepers))
             threads = [worker.thread for worker in self._crew]
         _settle(left, Unavailable("the service is stopping"))
         await asyncio.to_thread(_join, threads)
@@ -220,7 +223,7 @@ class Batcher(Generic[Job]):
         """Ten times a second, on the loop."""
         assert self._loop is not None
         self._timer = self._loop.call_later(_LOOK_S, self._look)
-        with self._wake:
+        with self._lock:
             for worker in self._crew:
                 worker.looks += bool(worker.batch)
             busy = all(worker.batch for worker in self._crew) and not self._finished
@@ -258,13 +261,12 @@ class Batcher(Generic[Job]):
         """Queue a job. Raises Overloaded at once when too much waits already, Unavailable when stopping."""
         self._refuse_one_too_many(priority)
         queue, ticket = self._waiting[priority], Ticket(job, priority, next(self._tickets))
-        with self._wake:
+        with self._lock:
             if priority is Priority.BULK and not queue:
                 self._bulk_since = now()
             queue.append(ticket)
             self._show_depth(priority)
-            if self._idle:
-                self._wake.notify()
+            self._wake(1)
         return ticket
 
     def run_in_step(
@@ -285,7 +287,7 @@ class Batcher(Generic[Job]):
         assert self._loop is not None, "start() first"
         self._refuse_one_too_many(Priority.SEARCH)
         ticket = Ticket(job, Priority.SEARCH, next(self._tickets), deadline, here=here)
-        with self._wake:
+        with self._lock:
             # Those before it are seen to, by the loop or by the worker that they wait for.
             begins = not self._next_step and not self._step_due
             self._next_step.append(ticket)
@@ -301,7 +303,7 @@ class Batcher(Generic[Job]):
     def _step(self) -> None:
         """On the loop, which has nothing else to do first. Where no worker is free, the next that is asks for it."""
         assert self._loop is not None
-        with self._wake:
+        with self._lock:
             self._step_due = self._bulk_may = here = False
             if not self._idle:
                 return
@@ -316,18 +318,21 @@ class Batcher(Generic[Job]):
             else:
                 tickets = []
             # Workers that waited for this step may find that nobody waits for it any more, and others in the queue.
-            self._wake.notify(len(self._waiting[Priority.SEARCH]) + self._bulk_may)
+            wanted = len(self._waiting[Priority.SEARCH]) + self._bulk_may
             if not tickets:
+                self._wake(wanted)
                 return
             self._step_due = self._stands = True  # the loop sees to what comes meanwhile
             step = None if here else _Step(tickets)
             if step and len(self._crew) == 1:  # on the core that the loop leaves: no other need be woken
                 self._crew[0].tether.hold(this_core())
+            first = self._sleepers.pop() if step and self._sleepers else None
+            self._wake(wanted - (first is not None))
         if step:
-            self._stand_still(step, patience_s)
+            self._stand_still(step, patience_s, None if first is None else first.baton)
         else:
             self._run_here(tickets)
-        with self._wake:
+        with self._lock:
             self._step_due = self._stands = False
             if self._next_step or self._bulk_is_due():
                 self._step_due = True
@@ -355,12 +360,16 @@ class Batcher(Generic[Job]):
             error = raised
         _settle(tickets, error)
 
-    def _stand_still(self, step: _Step[Job], patience_s: float) -> None:
-        """Until the step is over; for so long at most, until the next deadline; then its tickets are as any others."""
+    def _stand_still(self, step: _Step[Job], patience_s: float, first: Baton | None) -> None:
+        """Until the step is over; for so long at most, until the next deadline; then its tickets are as any others.
+        `first`: of a worker that is woken by this."""
         began = now()
         until = min([began + patience_s, *(deadline for deadline in step.deadlines if deadline > began)])
-        if not step.over.acquire(timeout=until - began):
-            with self._wake:
+        while step.left and (first is not None or now() < until):
+            self._over.wait(until, giving=first)
+            first = None
+        if step.left:
+            with self._lock:
                 step.lost = True
                 if len(self._crew) == 1:
                     self._crew[0].tether.hold(-1)
@@ -379,7 +388,7 @@ class Batcher(Generic[Job]):
     def _drop_abandoned(self, priority: Priority) -> int:
         """Make room in a full queue: while workers stand still, those who left would keep out those who come."""
         dropped = 0
-        with self._wake:
+        with self._lock:
             for queue in (self._waiting[priority], self._next_step):
                 wanted = [ticket for ticket in queue if not (ticket.abandoned and ticket.priority is priority)]
                 dropped += len(queue) - len(wanted)
@@ -451,7 +460,7 @@ class Batcher(Generic[Job]):
                 return True
             self._finished += 1
         self._rest_after(batch, began, used)
-        loose = self._told_in_step(batch, error)
+        loose = self._told_in_step(worker, batch, error)
         if not wanted or not loose:
             return True
         try:
@@ -460,10 +469,12 @@ class Batcher(Generic[Job]):
             return False
         return True
 
-    def _told_in_step(self, batch: Sequence[Ticket[Job]], error: BaseException | None) -> Sequence[Ticket[Job]]:
+    def _told_in_step(
+        self, worker: _Worker[Job], batch: Sequence[Ticket[Job]], error: BaseException | None
+    ) -> Sequence[Ticket[Job]]:
         """Leave word for the loop where it stands still; those are returned for which it does not."""
         loose: list[Ticket[Job]] = []
-        with self._wake:
+        with self._lock:
             for ticket in batch:
                 step = ticket.step
                 if step is None or step.lost:
@@ -472,44 +483,66 @@ class Batcher(Generic[Job]):
                 step.told.append((ticket, error))
                 step.left -= 1
                 if not step.left:
-                    step.over.release()
+                    worker.owes = self._over
         return loose
 
     def _take(self, worker: _Worker[Job]) -> list[Ticket[Job]] | None:
-        with self._wake:
-            worker.batch, worker.looks = (), 0
-            if self._is_one_too_many(worker):
+        with self._lock:
+            try:
+                return self._taken(worker)
+            finally:
+                if worker.owes is not None:  # it found more to do
+                    worker.owes.give()
+                    worker.owes = None
+
+    def _taken(self, worker: _Worker[Job]) -> list[Ticket[Job]] | None:
+        worker.batch, worker.looks = (), 0
+        if self._is_one_too_many(worker):
+            return None
+        while (priority := self._next()) is None:
+            if self._stopping:
                 return None
-            while (priority := self._next()) is None:
-                if self._stopping:
-                    return None
-                self._idle += 1
-                self._wake.wait(self._patience_s())
-                self._idle -= 1
-            if priority is Priority.SEARCH:
-                self._searched_at = now()
-            else:
-                self._bulk_may, self._bulk_since = False, now()
-                self._bulk_due = max(self._bulk_from, now() - _WAITS_S)
-                self._bulk_from = math.inf  # until this one is done
-            queue = self._waiting[priority]
-            # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
-            share = self._share(-(-len(queue) // (self._idle + 1)))
-            waits = self._waiting[Priority.SEARCH] or self._next_step
-            if priority is Priority.BULK and (waits or self._searches_come()):
-                share = 1  # a search that comes now waits for all of it
-            taken = [queue.popleft()]
-            while len(taken) < share and queue[0].step is taken[0].step:
-                taken.append(queue.popleft())
-            self._show_depth(priority)
-            worker.batch = taken
-            if taken[0].step is None:
-                worker.tether.hold(-1)
-            if self._idle and self._is_next_in_step():
-                self._ask_for_step()
-            elif self._idle and self._waiting[Priority.SEARCH]:
-                self._wake.notify()
-            return taken
+            self._sleep(worker, self._looks_again())
+        if priority is Priority.SEARCH:
+            self._searched_at = now()
+        else:
+            self._bulk_may, self._bulk_since = False, now()
+            self._bulk_due = max(self._bulk_from, now() - _WAITS_S)
+            self._bulk_from = math.inf  # until this one is done
+        queue = self._waiting[priority]
+        # Leave a fair share to workers that wait too: two workers with half a batch each beat one with all of it.
+        share = self._share(-(-len(queue) // (self._idle + 1)))
+        waits = self._waiting[Priority.SEARCH] or self._next_step
+        if priority is Priority.BULK and (waits or self._searches_come()):
+            share = 1  # a search that comes now waits for all of it
+        taken = [queue.popleft()]
+        while len(taken) < share and queue[0].step is taken[0].step:
+            taken.append(queue.popleft())
+        self._show_depth(priority)
+        worker.batch = taken
+        if taken[0].step is None:
+            worker.tether.hold(-1)
+        if self._idle and self._is_next_in_step():
+            self._ask_for_step()
+        elif self._idle and self._waiting[Priority.SEARCH]:
+            self._wake(1)
+        return taken
+
+    def _sleep(self, worker: _Worker[Job], until: float) -> None:
+        """Until it is woken. Whom it owes the end of a step is told by the same call."""
+        self._idle += 1
+        self._sleepers.append(worker)
+        owed, worker.owes = worker.owes, None
+        self._lock.release()
+        worker.baton.wait(until, giving=owed)
+        self._lock.acquire()
+        self._idle -= 1
+        with suppress(ValueError):  # by nobody
+            self._sleepers.remove(worker)
+
+    def _wake(self, count: int) -> None:
+        for _ in range(min(count, len(self._sleepers))):
+            self._sleepers.pop().baton.give()
 
     def _show_depth(self, priority: Priority) -> None:
         joined = len(self._next_step) if priority is Priority.SEARCH else 0
@@ -561,11 +594,11 @@ class Batcher(Generic[Job]):
             with suppress(RuntimeError):  # the loop has closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._loop.call_soon, self._step)
 
-    def _patience_s(self) -> float | None:
-        """How long a worker waits to look again, unless it is woken."""
+    def _looks_again(self) -> float:
+        """Until when a worker waits, unless it is woken."""
         if not self._waiting[Priority.BULK]:
-            return None
-        return self._rest_s() or (_STANDS_STILL_S if self._step_due else _LEAST_WAIT_S)
+            return math.inf
+        return now() + (self._rest_s() or (_STANDS_STILL_S if self._step_due else _LEAST_WAIT_S))
 
     def _searches_come(self) -> bool:
         return now() < self._searched_at + _SEARCHES_COME_S
