@@ -33,6 +33,8 @@ class _Text:
     lexical: Any
     dense: Any
     raw: Any
+    by_words: Any
+    by_meaning: Any
 
 
 class _Oracle:
@@ -43,6 +45,10 @@ class _Oracle:
         self.products = [json.loads(searcher.catalog.document(row)) for row in range(self.count)]
         self.ids = [searcher.catalog.id(row) for row in range(self.count)]
         self.values = {name: [self._all_values(p, name) for p in self.products] for name in FACETS}
+        self.known = {
+            name: sorted({v if name == "in_stock" else str(v) for held in all_held for v in held})
+            for name, all_held in self.values.items()
+        }
         self.leaf = lru_cache(None)(self._leaf)
         self.text = lru_cache(None)(self._text)
 
@@ -82,14 +88,14 @@ class _Oracle:
         raw = np.zeros(self.count)
         for column, weight in enumerate(self.profile.weights):
             raw = raw + features[:, column] * weight
-        return _Text(vector, (words[:, 0] + words[:, 1]) / np.float32(2), dense, raw)
+        lexical = (words[:, 0] + words[:, 1]) / np.float32(2)
+        by_words = [row for row in np.lexsort((rows, -lexical)) if lexical[row] > 0]
+        return _Text(vector, lexical, dense, raw, np.array(by_words, dtype=int), np.lexsort((rows, -dense)))
 
     def rows(self, text: str, allowed: Any) -> Any:
         one, depth = self.text(text), self.profile.depth
-        lexical = [r for r in np.lexsort((np.arange(self.count), -one.lexical)) if allowed[r] and one.lexical[r] > 0][
-            :depth
-        ]
-        dense = [r for r in np.lexsort((np.arange(self.count), -one.dense)) if allowed[r]][:depth]
+        lexical = one.by_words[allowed[one.by_words]][:depth]
+        dense = one.by_meaning[allowed[one.by_meaning]][:depth]
         return np.array(
             sorted({*lexical, *(r for r in dense if one.dense[r] >= np.float32(self.profile.floor))}), dtype=int
         )
@@ -105,7 +111,7 @@ class _Oracle:
 def _random_leaf(draw: random.Random, oracle: _Oracle) -> Leaf:
     if draw.random() < 0.5:
         name = draw.choice(FACETS)
-        known = sorted({str(v) if name != "in_stock" else v for held in oracle.values[name] for v in held})
+        known = oracle.known[name]
         return (name, "in", tuple(draw.sample(known, min(len(known), draw.randint(1, 3)))))
     low = draw.uniform(0, 150)
     return ("price", "range", (low, low + draw.choice((0.5, 20, 500))))
