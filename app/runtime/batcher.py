@@ -368,6 +368,8 @@ class Batcher(Generic[Job]):
         while step.left and (first is not None or now() < until):
             self._over.wait(until, giving=first)
             first = None
+        if first is not None:  # another worker was quicker; this one is among the sleepers no more
+            first.give()
         if step.left:
             with self._lock:
                 step.lost = True

@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections.abc import Callable
 from math import inf
+from pickle import UnpicklingError
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -87,7 +88,7 @@ def _compiled(signature: str, *, nogil: bool = False) -> Callable[[Callable[...,
             return function
         try:
             return cast("Callable[..., Any]", njit(signature, cache=True, nogil=nogil)(function))
-        except RuntimeError:  # numba's "no locator available"
+        except (RuntimeError, OSError, EOFError, UnpicklingError):  # no folder for it, or a full one, or half a file
             return cast("Callable[..., Any]", njit(signature, nogil=nogil)(function))
 
     return compiled

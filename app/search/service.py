@@ -553,8 +553,8 @@ def _is_cheap(job: SearchJob) -> bool:
 def _has_two_legs(job: SearchJob) -> bool:
     """Whether the words can be looked up on another core while a worker computes the vector."""
     profile = job.query.profile
-    legs = job.query.text is not None and profile.uses_words and profile.uses_dense
-    return legs and _CORES > 1
+    computed = job.query.text is not None and job.vector is None and profile.uses_dense and not profile.looked_up
+    return computed and profile.uses_words and _CORES > 1
 
 
 def _vector_key(searcher: Searcher, query: Query) -> bytes | None:

@@ -10,7 +10,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import monotonic, thread_time
+from time import monotonic, sleep, thread_time
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,28 @@ async def test_the_loop_runs_by_itself_what_is_short() -> None:
     for ticket in tickets:
         with pytest.raises(ValueError, match="no"):
             await batcher.wait(ticket, after_ms(5000))
+    await batcher.stop()
+
+
+async def test_a_worker_that_another_was_quicker_than_is_woken_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop has chosen it for a step, and finds the step over before it could wake it."""
+    real = Batcher._stand_still
+
+    def after_the_other(self: Any, step: Any, patience_s: float, first: Any) -> None:
+        assert first is not None
+        with self._lock:
+            self._wake(1)
+        while step.left:
+            sleep(0.001)
+        real(self, step, patience_s, first)
+
+    batcher = _batcher(_double, workers=2)
+    await _until(lambda: len(batcher._sleepers) == 2)
+    monkeypatch.setattr(Batcher, "_stand_still", after_the_other)
+    ticket = batcher.run_in_step([1], after_ms(5000), alone=True)
+    await batcher.wait(ticket, after_ms(5000))
+    assert ticket.job == [1, 2]
+    await _until(lambda: len(batcher._sleepers) == 2)
     await batcher.stop()
 
 
