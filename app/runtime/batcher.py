@@ -81,27 +81,10 @@ _LABEL = {Priority.SEARCH: "search", Priority.BULK: "bulk"}
 class Ticket(Generic[Job]):
     """A job's place in the queue, and those who wait for it."""
 
-    __slots__ = (
-        "abandoned",
-        "deadline",
-        "done",
-        "error",
-        "here",
-        "job",
-        "number",
-        "priority",
-        "step",
-        "waiters",
-    )
+    __slots__ = ("abandoned", "deadline", "done", "error", "here", "job", "number", "priority", "step", "waiters")
 
     def __init__(
-        self,
-        job: Job,
-        priority: Priority,
-        number: int,
-        deadline: float = math.inf,
-        *,
-        here: bool = False,
+        self, job: Job, priority: Priority, number: int, deadline: float = math.inf, *, here: bool = False
     ) -> None:
         self.job = job
         self.here = here  # the loop may run it by itself
@@ -269,14 +252,7 @@ class Batcher(Generic[Job]):
             self._wake(1)
         return ticket
 
-    def run_in_step(
-        self,
-        job: Job,
-        deadline: float,
-        *,
-        alone: bool = False,
-        here: bool = False,
-    ) -> Ticket[Job]:
+    def run_in_step(self, job: Job, deadline: float, *, alone: bool = False, here: bool = False) -> Ticket[Job]:
         """Queue a search that takes a moment. Once all have joined that the loop has read already, and a worker is
         free, the loop lets a batch run, and stands still until that is done; for a moment at most, then its tickets are
         as any others. A loop that goes on meanwhile takes the interpreter from the worker again and again: two threads

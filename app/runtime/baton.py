@@ -1,8 +1,8 @@
 """How a thread wakes another and then waits itself: by one call, without the interpreter.
 
 By two, whoever is woken on the same core runs at once, finds the interpreter taken, and goes back to sleep until the
-other waits as well. There and back takes 10 µs by one call, 20 to 40 by `threading.Lock`, and 90 to 150 by what the
-queue did with `threading.Condition` (docs/decisions/batching.md).
+other waits as well. There and back takes 10 µs by one call, 20 to 40 by `threading.Lock`, and took 180 by
+`threading.Condition` and what else the queue did (docs/decisions/batching.md).
 """
 
 from __future__ import annotations
